@@ -1,0 +1,61 @@
+"""The interface of an architecture: from a checked config to a network and its signature."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from grokkit_core.specs import ArchitectureSpec
+from grokkit_core.tensors import Signature
+
+if TYPE_CHECKING:
+    from grokkit_core.plugins import PluginHost
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One affine layer as operators of general use see it: its tensors' names and the activation that follows."""
+
+    weight: str
+    bias: str | None
+    activation: str
+
+
+class Architecture(ABC):
+    """A family of networks. A subclass says how to build one from its config and what it takes and gives.
+
+    `reads_context` is set by architectures whose `forward` takes `context`, a mapping of tensors of shape `(batch,)`.
+    """
+
+    reads_context: bool = False
+    plugins: PluginHost
+
+    def __init__(self, spec: ArchitectureSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """A new network; may be called on the meta device. `forward(*inputs)` takes the signature's inputs in order.
+
+        The names, shapes and dtypes of its `state_dict()` are what the weights file must hold.
+        """
+
+    @abstractmethod
+    def signature(self, config: Mapping[str, Any]) -> Signature:
+        """What a network of this config takes and gives."""
+
+    def layers(self, config: Mapping[str, Any]) -> Sequence[Layer] | None:
+        """The affine layers that transfer operators of general use work on; None when the network is opaque to them."""
+        return None
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise `UsageError` for a config that its declared types and ranges admit but this architecture does not."""
+        return None
+
+    def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Raise `BadWeights` for tensors of the right shapes that still contradict the config."""
+        return None

@@ -1,0 +1,308 @@
+"""A cassette that can be called: its manifest, its tensors and, once it is needed, its network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core import contract, packing, saving, store
+from grokkit_core.architecture import Architecture
+from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
+from grokkit_core.library import Entry
+from grokkit_core.manifest import (
+    ArchitectureRef,
+    Certificate,
+    Manifest,
+    Provenance,
+    Requires,
+    Software,
+    TaskRef,
+    WeightsRef,
+)
+from grokkit_core.plugins import PluginHost, host
+from grokkit_core.specs import ArchitectureSpec, Component, settle
+from grokkit_core.task import Inputs, Task
+from grokkit_core.tensors import Signature
+from grokkit_core.text import printable
+from grokkit_core.workspace import Where, workspace
+
+UNCERTIFIED = Certificate(
+    "failed", "not certified yet", "", "sampled", (), (), (), (), seed=0, dtype="float32", level="quick"
+)
+
+
+class Cassette:
+    """An immutable trained network with its manifest. Calling it checks the inputs against its signature.
+
+    `tensors` are the weights by name. Surgery returns new cassettes; nothing here changes one.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tensors: Mapping[str, Tensor],
+        *,
+        plugins: PluginHost | None = None,
+        device: torch.device | str = "cpu",
+        dtype: str | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.plugins = plugins or host()
+        self.device = torch.device(device)
+        self.tensors: Mapping[str, Tensor] = MappingProxyType(
+            {name: tensor.detach().to(self.device) for name, tensor in tensors.items()}
+        )
+        self._modules: dict[torch.dtype, nn.Module] = {}
+        listed = manifest.inputs[0].dtypes if manifest.inputs else ()
+        if dtype is not None and dtype not in listed:
+            raise Incompatible(f"{manifest.ref} does not take dtype '{printable(dtype, 40)}'", expected=" or ".join(listed))
+        self._dtype = dtype
+
+    def __repr__(self) -> str:
+        certificate = self.manifest.certificate
+        return f"<Cassette {self.manifest.ref}: {self.manifest.task.id}, {certificate.verdict}>"
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and context variables."""
+        return self.manifest.signature
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that samples for this cassette have: the one it was moved `to`, else the first that is listed."""
+        return torch_dtype(self._dtype or self.manifest.inputs[0].dtypes[0])
+
+    @property
+    def architecture(self) -> Architecture:
+        """The installed architecture that builds the network; raises `PluginError` or `Incompatible` if it cannot."""
+        reference = self.manifest.architecture
+        found = self.plugins.architecture(reference.id)
+        if found.spec.version != reference.version:
+            raise Incompatible(
+                f"{self.manifest.ref} needs version {reference.version} of architecture {reference.id}",
+                expected=f"version {found.spec.version}, which is installed",
+                hint="install the plugin version named in the manifest",
+            )
+        return found
+
+    @property
+    def task(self) -> Task:
+        """The installed task, with the law constants of this cassette."""
+        return self.plugins.task(self.manifest.task.id, **self.manifest.task.parameters)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network in the dtype of its weights: frozen, in evaluation mode."""
+        floating = [tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()]
+        return self.module_for(floating[0] if floating else torch.float32)
+
+    def module_for(self, dtype: torch.dtype) -> nn.Module:
+        """The network with its floating weights cast to `dtype`; built once for each."""
+        if dtype not in self._modules:
+            cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
+            self._modules[dtype] = build_module(self.architecture, self.manifest.architecture.config, cast)
+        return self._modules[dtype]
+
+    def __call__(
+        self, *inputs: Tensor, context: Mapping[str, Tensor | float] | None = None, key: str | None = None, **named: Tensor
+    ) -> Tensor:
+        """The prediction "batch *out" for inputs that fit the signature; never padded, truncated or guessed.
+
+        `context` gives the conditioning variables, a number or "batch" each; extra ones are ignored. `key` chooses a
+        member of a cassette of several tasks. Raises `Incompatible` for anything that does not fit.
+        """
+        if key is not None:
+            raise Incompatible(f"{self.manifest.ref} answers one task and has no member '{printable(key, 60)}'", hint="leave the key out")
+        return self.predict(contract.named_inputs(self.signature, inputs, named), context)
+
+    def predict(
+        self, inputs: Inputs, context: Mapping[str, Tensor | float] | None = None, *, force: bool = False
+    ) -> Tensor:
+        """As a call, with inputs as a task samples them; `force` admits values outside the domain."""
+        if isinstance(inputs, Tensor):
+            inputs = contract.named_inputs(self.signature, (inputs,), {})
+        sizes = contract.check_inputs(self.signature, inputs, force=force)
+        batch = sizes.get(contract.BATCH, len(next(iter(inputs.values()))))
+        settled = contract.check_context(self.signature, context or {}, batch, force=force)
+        tensors = [tensor.to(self.device) for tensor in inputs.values()]
+        floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+        module = self.module_for(floating[0]) if floating else self.module
+        with torch.inference_mode(not any(tensor.requires_grad for tensor in tensors)):
+            if self.architecture.reads_context:
+                placed = {name: tensor.to(self.device) for name, tensor in settled.items()}
+                result: Tensor = module(*tensors, context=placed)
+            else:
+                result = module(*tensors)
+        return result
+
+    def rollout(
+        self,
+        inputs: Inputs,
+        steps: int,
+        *,
+        context: Mapping[str, Tensor | float] | None = None,
+        force: bool = False,
+    ) -> Iterator[Tensor]:
+        """The outputs of `steps` successive applications, each fed back through the task's `advance`."""
+        task = self.task
+        for _ in range(steps):
+            outputs = self.predict(inputs, context, force=force)
+            yield outputs
+            inputs = task.advance(inputs, outputs)
+
+    def to(self, device: torch.device | str, dtype: str | None = None) -> Cassette:
+        """The same cassette on another device, and measured in another of its listed dtypes."""
+        return Cassette(self.manifest, self.tensors, plugins=self.plugins, device=device, dtype=dtype)
+
+    def with_certificate(self, certificate: Certificate) -> Cassette:
+        """The same network with another certificate."""
+        return self._with(self.manifest.replace(certificate=certificate))
+
+    def save(self, library: Where = None) -> Cassette:
+        """Write the cassette to the library as the next version of its name; returns it with that version."""
+        target = workspace(library).library.target
+        return self._with(saving.save(target.path, self.manifest, packing.pack(self.tensors)))
+
+    def _with(self, manifest: Manifest) -> Cassette:
+        other = Cassette(manifest, {}, plugins=self.plugins, device=self.device, dtype=self._dtype)
+        other.tensors, other._modules = self.tensors, self._modules
+        return other
+
+
+def load(ref: str | Entry, *, library: Where = None, device: torch.device | str = "cpu") -> Cassette:
+    """The cassette that a reference means, its bytes verified and its tensors compared with what its architecture builds.
+
+    Raises `NotFound`, children of `CassetteError`, or `Incompatible` when the plugin that builds it is missing.
+    """
+    place = workspace(library)
+    entry = place.library.find(ref) if isinstance(ref, str) else ref
+    stored = store.read(entry.folder)
+    return from_stored(stored.manifest, stored.weights, plugins=place.plugins, device=device)
+
+
+def from_stored(
+    manifest: Manifest, data: bytes, *, plugins: PluginHost, device: torch.device | str = "cpu"
+) -> Cassette:
+    """A cassette from a manifest and the verified bytes of its weights; the network is built and compared at once."""
+    cassette = Cassette(manifest, packing.unpack(data), plugins=plugins, device=device)
+    cassette.module  # noqa: B018  (building it is the check)
+    cassette.architecture.check_tensors(manifest.architecture.config, cassette.tensors)
+    return cassette
+
+
+def build_module(architecture: Architecture, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network of `config` holding exactly these tensors: frozen, in evaluation mode.
+
+    It is built on the meta device first, so that a config cannot allocate more than the weights file holds. Raises
+    `BadManifest` for a config that the architecture refuses and `BadWeights` for tensors that it does not expect.
+    """
+    identifier = architecture.spec.id
+    try:
+        settled = settle(architecture.spec.config, config, f"architecture {identifier}")
+        architecture.check(settled)
+    except UsageError as error:
+        raise BadManifest(f"config: {error}") from None
+    with torch.device("meta"):
+        module = architecture.build(settled)
+    expected = module.state_dict()
+    _compare(expected, tensors, identifier)
+    complex_names = {name for name, tensor in expected.items() if tensor.is_complex()}
+    state = {name: _as_complex(t) if name in complex_names else t for name, t in tensors.items()}
+    module.load_state_dict(state, assign=True, strict=True)
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        module = _rebuilt(architecture, settled, state)
+    return module.requires_grad_(False).eval()
+
+
+def _rebuilt(architecture: Architecture, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """The same on a real device, for networks that compute constants while they are built."""
+    with torch.random.fork_rng(devices=[]), next(iter(state.values())).device:
+        module = architecture.build(config)
+    module.load_state_dict(dict(state), assign=True, strict=True)
+    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
+    return module.to(dtype) if dtype is not None else module
+
+
+def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], identifier: str) -> None:
+    for name in sorted(set(expected) ^ set(tensors)):
+        verb = "lacks" if name in expected else "holds the unexpected"
+        raise BadWeights(f"the weights file {verb} tensor '{printable(name, 80)}'", expected=f"what {identifier} builds")
+    for name, tensor in tensors.items():
+        wanted = expected[name]
+        shape = [*wanted.shape, 2] if wanted.is_complex() and not tensor.is_complex() else list(wanted.shape)
+        if list(tensor.shape) != shape:
+            raise BadWeights(f"tensor '{name}' has shape {list(tensor.shape)}", expected=f"{shape}, which {identifier} builds")
+        floating = wanted.is_floating_point() or wanted.is_complex()
+        if floating != (tensor.is_floating_point() or tensor.is_complex()) or not (floating or wanted.dtype == tensor.dtype):
+            raise BadWeights(f"tensor '{name}' has dtype {tensor.dtype}", expected=str(wanted.dtype))
+
+
+def _as_complex(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_complex() else torch.view_as_complex(tensor.contiguous())
+
+
+def draft(
+    name: str,
+    *,
+    task: Task,
+    architecture: ArchitectureSpec,
+    config: Mapping[str, Any],
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    provenance: Provenance,
+    summary: str,
+    plugins: PluginHost,
+    extra: Mapping[str, Any] | None = None,
+    components: tuple[Component, ...] = (),
+) -> Cassette:
+    """A new cassette, not yet certified or saved. `components` are further specs whose distributions it requires."""
+    needed = {plugins.owner(spec).distribution for spec in (task.spec, architecture, *components)}
+    manifest = Manifest(
+        name=name,
+        version=1,
+        summary=summary,
+        license="Apache-2.0",
+        tags=(),
+        task=TaskRef(task.spec.id, task.parameters),
+        architecture=ArchitectureRef(architecture.id, architecture.version, config),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        context=signature.context,
+        weights=WeightsRef("weights.safetensors", 1, "0" * 64, packing.count_parameters(tensors)),
+        certificate=UNCERTIFIED,
+        provenance=provenance,
+        requires=Requires(tuple(sorted(needed))),
+        extra=extra or {},
+    )
+    data = packing.pack(tensors)
+    return Cassette(saving.with_weights(manifest, data), tensors, plugins=plugins)
+
+
+def software(plugins: PluginHost, *specs: Component) -> Software:
+    """The versions of grokkit, torch and the plugins behind these specs, for a manifest."""
+    owners = {plugins.owner(spec) for spec in specs}
+    return Software(_grokkit_version(), torch.__version__.partition("+")[0], {p.distribution: p.version for p in owners})
+
+
+def now() -> str:
+    """The time as a manifest writes it, UTC to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of a signature's dtype name."""
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def _grokkit_version() -> str:
+    from importlib.metadata import version
+
+    return version("grokkit")
+

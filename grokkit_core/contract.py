@@ -1,0 +1,119 @@
+"""Checks tensors against a signature. Nothing is padded, truncated, reshaped or cast: it fits, or there is one error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from grokkit_core.errors import Incompatible
+from grokkit_core.tensors import ContextSpec, Domain, Signature, TensorSpec
+from grokkit_core.text import printable
+
+BATCH = "batch"
+
+
+def named_inputs(signature: Signature, given: Sequence[Tensor], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Positional and named inputs by name; raises `Incompatible` for a missing, unknown or repeated one."""
+    names = [spec.name for spec in signature.inputs]
+    if len(given) > len(names):
+        raise Incompatible(f"{len(given)} inputs given", expected=f"{len(names)} ({', '.join(names)})")
+    inputs = dict(zip(names, given, strict=False))
+    for name, tensor in named.items():
+        if name not in names:
+            raise Incompatible(f"unknown input '{printable(name, 60)}'", expected=", ".join(names))
+        if name in inputs:
+            raise Incompatible(f"input '{name}' is given twice", expected="once")
+        inputs[name] = tensor
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise Incompatible(f"input '{missing[0]}' is missing", expected=f"inputs {', '.join(names)}")
+    return {name: inputs[name] for name in names}
+
+
+def check_inputs(signature: Signature, inputs: Mapping[str, Tensor], *, force: bool = False) -> dict[str, int]:
+    """The sizes of the symbolic axes, once every input has the rank, sizes, dtype and values that its spec demands.
+
+    `force` lets values outside the domain pass (a shape or dtype never). Raises `Incompatible`.
+    """
+    sizes: dict[str, int] = {}
+    dtypes = set()
+    for spec in signature.inputs:
+        tensor = inputs[spec.name]
+        _check_tensor(spec, tensor, sizes)
+        if not force:
+            _check_values(spec, tensor)
+        dtypes.add(tensor.dtype)
+    if len({dtype for dtype in dtypes if dtype.is_floating_point}) > 1:
+        raise Incompatible("inputs of different dtypes: " + ", ".join(sorted(map(str, dtypes))), expected="one dtype")
+    return sizes
+
+
+def check_context(
+    signature: Signature, given: Mapping[str, Tensor | float], batch: int, *, force: bool = False
+) -> dict[str, Tensor]:
+    """The declared context variables as float64 tensors of shape `(batch,)`; anything extra is ignored.
+
+    Raises `Incompatible` for a missing required one, a wrong shape, or (unless `force`) a value outside the domain.
+    """
+    context = {}
+    for spec in signature.context:
+        if spec.name not in given:
+            if spec.required:
+                raise Incompatible(f"context variable '{spec.name}' is missing", expected=f"{spec.name} [{spec.unit}] in {spec.domain}")
+            continue
+        context[spec.name] = _context_tensor(spec, given[spec.name], batch, force)
+    return context
+
+
+def _context_tensor(spec: ContextSpec, value: Tensor | float, batch: int, force: bool) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Incompatible(f"context variable '{spec.name}' is {printable(repr(value), 60)}", expected="a number") from None
+    if tensor.ndim == 0:
+        tensor = tensor.expand(batch)
+    if tuple(tensor.shape) != (batch,):
+        raise Incompatible(f"context variable '{spec.name}' has shape {list(tensor.shape)}", expected=f"a number or [{batch}]")
+    if not force:
+        _check_domain(f"context variable '{spec.name}'", tensor, spec.domain, spec.unit)
+    return tensor
+
+
+def _check_tensor(spec: TensorSpec, tensor: Tensor, sizes: dict[str, int]) -> None:
+    if not isinstance(tensor, Tensor):
+        raise Incompatible(f"input '{spec.name}' is a {type(tensor).__name__}", expected="a torch.Tensor")
+    shape = list(tensor.shape)
+    if len(shape) != len(spec.axes):
+        raise Incompatible(f"input '{spec.name}' has shape {shape}", expected=f"{len(spec.axes)} axes {spec.shape}")
+    for axis, (wanted, size) in enumerate(zip(spec.axes, shape, strict=True)):
+        known = sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted
+        if size != known or size == 0:
+            expected = f"{wanted} = {known}" if isinstance(wanted, str) and size else f"{spec.shape}"
+            raise Incompatible(f"axis {axis} of input '{spec.name}' has size {size} (shape {shape})", expected=expected)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in spec.dtypes:
+        raise Incompatible(f"input '{spec.name}' has dtype {dtype}", expected=" or ".join(spec.dtypes), hint="cast it first")
+
+
+def _check_values(spec: TensorSpec, tensor: Tensor) -> None:
+    _check_domain(f"input '{spec.name}'", tensor, spec.domain, spec.unit)
+
+
+def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
+    if domain.kind == "any" or tensor.dtype == torch.bool:
+        return
+    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    good = torch.isfinite(plain)
+    if not bool(good.all()):
+        count = int((~good).sum())
+        raise Incompatible(f"{what} holds NaN or infinity in {count} of {good.numel()} places", expected="finite numbers")
+    if domain.kind == "interval":
+        good = (plain >= domain.low) & (plain <= domain.high)
+    elif domain.kind == "values":
+        good = torch.isin(plain, torch.tensor(domain.values, dtype=plain.dtype, device=plain.device))
+    if not bool(good.all()):
+        worst = plain[~good].flatten()[0].item()
+        suffix = f" [{unit}]" if unit != "1" else ""
+        raise Incompatible(f"{what} holds {worst:g}, outside its domain", expected=f"{domain}{suffix}", hint="--force skips this check")

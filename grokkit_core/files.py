@@ -1,0 +1,246 @@
+"""Arrays in files: `.npy .npz .csv .json .safetensors`, read with caps and without pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import secrets
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grokkit_core.errors import Incompatible, NotFound, StoreError, TooLarge, UsageError
+from grokkit_core.tensors import Signature, TensorSpec
+from grokkit_core.text import printable
+
+MAX_BYTES = 1 << 30
+"""Cap on an input file, and on what an `.npz` may inflate to."""
+
+STDIN = "-"
+SUFFIXES = (".npy", ".npz", ".csv", ".json", ".safetensors")
+Arrays = dict[str, Tensor]
+
+
+def read_arrays(path: str | Path, signature: Signature, dtype: torch.dtype) -> Arrays:
+    """The tensors of an input file by name; a file with one unnamed array gives the signature's first input.
+
+    `.npy`, `.npz` and `.safetensors` keep their dtypes. `.csv` (one row a sample, flattened) and `.json` numbers take
+    the dtype of the input they stand for, `dtype` if that is listed. Raises `NotFound`, `TooLarge` or `Incompatible`.
+    """
+    if str(path) == STDIN:
+        return _from_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input", signature, dtype)
+    place = Path(path).expanduser()
+    suffix = place.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"input file {printable(place, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES))
+    data = _read(place)
+    shown = printable(place, 160)
+    readers: Mapping[str, Callable[[], Arrays]] = {
+        ".npy": lambda: {signature.inputs[0].name: _npy(data, shown)},
+        ".npz": lambda: _npz(data, shown),
+        ".csv": lambda: _from_csv(data, shown, signature.inputs[0], dtype),
+        ".json": lambda: _from_json(data, shown, signature, dtype),
+        ".safetensors": lambda: _safetensors(data, shown, signature),
+    }
+    return readers[suffix]()
+
+
+def _read(place: Path) -> bytes:
+    try:
+        with place.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise NotFound(f"there is no input file {printable(place, 160)}") from None
+    except OSError as error:
+        raise StoreError.from_os(error, f"reading {printable(place, 160)}") from None
+    if len(data) > MAX_BYTES:
+        raise TooLarge(f"{printable(place, 160)} is too large", expected=f"at most {MAX_BYTES} bytes")
+    return data
+
+
+def _npy(data: bytes, shown: str) -> Tensor:
+    try:
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        return _tensor(array)
+    except (ValueError, EOFError, TypeError, OSError, MemoryError, OverflowError, SyntaxError) as error:
+        raise Incompatible(f"{shown} is not a numeric .npy array: {printable(error, 120)}") from None
+
+
+def _npz(data: bytes, shown: str) -> Arrays:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+            if size > MAX_BYTES:
+                raise TooLarge(f"{shown} inflates to {size} bytes", expected=f"at most {MAX_BYTES}")
+            names = archive.namelist()
+            return {name.removesuffix(".npy"): _npy(archive.read(name), f"{printable(name, 60)} of {shown}") for name in names}
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise Incompatible(f"{shown} is not an .npz archive: {printable(error, 120)}") from None
+
+
+def _safetensors(data: bytes, shown: str, signature: Signature) -> Arrays:
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise Incompatible(f"{shown} is not a safetensors file: {printable(error, 120)}") from None
+    wants = {spec.name for spec in signature.inputs if spec.dtypes[0].startswith("complex")}
+    return {name: torch.view_as_complex(t) if name in wants and t.shape[-1:] == (2,) else t for name, t in tensors.items()}
+
+
+def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> Arrays:
+    """One row a sample, its numbers flattened in row-major order; a first row of names is skipped."""
+    try:
+        rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8"))) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Incompatible(f"{shown} is not a CSV file: {printable(error, 120)}") from None
+    if rows and not _numeric(rows[0]):
+        rows = rows[1:]
+    sizes = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
+    if len(sizes) != len(spec.axes) - 1:
+        raise Incompatible(f"input '{spec.name}' {spec.shape} has no fixed shape", hint="use .npy, .json or .safetensors")
+    width = math.prod(sizes)
+    for number, row in enumerate(rows, 1):
+        if len(row) != width or not _numeric(row):
+            what = f"{len(row)} columns" if len(row) != width else "a cell that is not a number"
+            raise Incompatible(f"row {number} of {shown} has {what}", expected=f"{width} numbers, {spec.shape} flattened")
+    values = torch.tensor([[float(cell) for cell in row] for row in rows], dtype=torch.float64)
+    return {spec.name: values.reshape(len(rows), *sizes).to(_dtype_for(spec, dtype))}
+
+
+def _numeric(row: list[str]) -> bool:
+    try:
+        return all(math.isfinite(float(cell)) or True for cell in row)
+    except ValueError:
+        return False
+
+
+def _from_json(data: bytes, shown: str, signature: Signature, dtype: torch.dtype) -> Arrays:
+    """Nested lists for the first input, or an object of nested lists by input (and context) name."""
+    if len(data) > MAX_BYTES:
+        raise TooLarge(f"{shown} is too large", expected=f"at most {MAX_BYTES} bytes")
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Incompatible(f"{shown} is not JSON: {printable(error, 120)}") from None
+    given = value if isinstance(value, dict) else {signature.inputs[0].name: value}
+    specs = {spec.name: spec for spec in signature.inputs}
+    return {name: _json_tensor(item, name, specs.get(name), dtype, shown) for name, item in given.items()}
+
+
+def _json_tensor(item: Any, name: str, spec: TensorSpec | None, dtype: torch.dtype, shown: str) -> Tensor:
+    try:
+        values = torch.tensor(item, dtype=torch.float64)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise Incompatible(f"'{printable(name, 60)}' of {shown} is not an array of numbers: {printable(error, 120)}") from None
+    if spec is None:
+        return values
+    wanted = _dtype_for(spec, dtype)
+    if wanted.is_complex:
+        if values.shape[-1:] != (2,):
+            raise Incompatible(f"'{name}' of {shown} is complex", expected="numbers as [real, imaginary]")
+        return torch.view_as_complex(values).to(wanted)
+    return values.to(wanted)
+
+
+def _dtype_for(spec: TensorSpec, dtype: torch.dtype) -> torch.dtype:
+    name = str(dtype).removeprefix("torch.")
+    found = getattr(torch, name if name in spec.dtypes else spec.dtypes[0])
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+
+
+class ArrayWriter:
+    """Writes outputs to a file as they come; the file appears, complete, when the block ends without an error.
+
+    With `steps` the array has a leading step axis, and `.npy` and `.csv` are streamed rather than collected.
+    """
+
+    def __init__(self, path: Path, steps: int | None) -> None:
+        self.path, self.steps = path.expanduser(), steps
+        self.suffix = self.path.suffix.lower()
+        if self.suffix not in SUFFIXES:
+            raise UsageError(f"output file {printable(path, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES))
+        self.shape: tuple[int, ...] = ()
+        self._kept: list[Tensor] = []
+        self._staging = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> ArrayWriter:
+        try:
+            self._file = self._staging.open("xb")
+        except OSError as error:
+            raise StoreError.from_os(error, f"writing {printable(self.path, 160)}") from None
+        return self
+
+    def add(self, outputs: Tensor) -> None:
+        """Take the outputs "batch *out" of one step (or the only ones)."""
+        assert self._file is not None
+        try:
+            if self.suffix == ".npy":
+                self._add_npy(outputs)
+            elif self.suffix == ".csv":
+                np.savetxt(self._file, outputs.reshape(len(outputs), -1).numpy(), delimiter=",", fmt="%.17g")
+            else:
+                self._kept.append(outputs)
+        except OSError as error:
+            raise StoreError.from_os(error, f"writing {printable(self.path, 160)}") from None
+        self.shape = tuple(outputs.shape) if self.steps is None else (self.steps, *outputs.shape)
+
+    def _add_npy(self, outputs: Tensor) -> None:
+        assert self._file is not None
+        array = outputs.contiguous().numpy()
+        if not self.shape:
+            shape = array.shape if self.steps is None else (self.steps, *array.shape)
+            header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.write(array.tobytes())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._file is not None
+        try:
+            if kind is None:
+                self._finish()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._file.close()
+            if kind is None:
+                os.replace(self._staging, self.path)
+        except OSError as failure:
+            raise StoreError.from_os(failure, f"writing {printable(self.path, 160)}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+                self._staging.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        assert self._file is not None
+        if not self._kept:
+            return
+        outputs = self._kept[0] if self.steps is None else torch.stack(self._kept)
+        if self.suffix == ".npz":
+            np.savez(self._file, outputs=outputs.numpy())
+        elif self.suffix == ".json":
+            plain = torch.view_as_real(outputs) if outputs.is_complex() else outputs
+            self._file.write(json.dumps(plain.tolist()).encode() + b"\n")
+        else:
+            plain = torch.view_as_real(outputs) if outputs.is_complex() else outputs
+            self._file.write(safetensors.torch.save({"outputs": plain.contiguous()}, metadata={"format": "pt"}))
+
+

@@ -1,0 +1,1 @@
+"""Fusion: several cassettes of one task become one, their predictions weighted by a gate."""

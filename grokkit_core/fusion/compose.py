@@ -1,0 +1,189 @@
+"""The verb `compose`: fuse cassettes into one, measure it against its members and baselines, save it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grokkit_core.cassette import Cassette, load
+from grokkit_core.certify.sampled import SAMPLES
+from grokkit_core.devices import choose_device
+from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.fusion.fusion import FusionPlan
+from grokkit_core.fusion.gate import Calibration
+from grokkit_core.fusion.table import Row, is_saturated, make_table, worse_than_baseline
+from grokkit_core.library import Entry
+from grokkit_core.manifest import Manifest
+from grokkit_core.names import check_name
+from grokkit_core.specs import Event, GateSpec, check_settings
+from grokkit_core.streams import stream
+from grokkit_core.task import Place, Task
+from grokkit_core.workspace import Where, Workspace, workspace
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A saved fusion with its table. `wins` counts significant wins `of` the rows; see `Row` for the other counts."""
+
+    cassette: Cassette
+    plan: FusionPlan
+    table: tuple[Row, ...]
+    notes: tuple[str, ...]
+    worse_than: str
+
+    @property
+    def wins(self) -> int:
+        """Rows in which the fusion beats every member significantly."""
+        return sum(row.wins for row in self.table)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `grokkit compose --json`."""
+        manifest = self.cassette.manifest
+        return {
+            "name": manifest.name,
+            "version": manifest.version,
+            "fusion": self.plan.fusion,
+            "gate": self.plan.gate,
+            "members": list(self.plan.members),
+            "table": [row.to_json() for row in self.table],
+            "wins": self.wins,
+            "of": len(self.table),
+            "strict": sum(row.strict for row in self.table),
+            "non_inferior": sum(row.non_inferior for row in self.table),
+            "worse_than": self.worse_than or None,
+            "saturated": is_saturated(self.table),
+            "notes": list(self.notes),
+            "verdict": manifest.certificate.verdict,
+            "digest": manifest.digest,
+        }
+
+
+def plan_composition(
+    *refs: str | Cassette,
+    fusion: str = "ensemble",
+    gate: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    library: Where = None,
+) -> FusionPlan:
+    """What `compose` would do, from manifests alone: no weights are read, nothing is fitted or written.
+
+    Raises `Incompatible` with the reason where members or gate do not fit.
+    """
+    return _plan(workspace(library), _resolve(refs, library), fusion, gate, options or {})
+
+
+def compose(
+    *refs: str | Cassette,
+    fusion: str = "ensemble",
+    gate: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    calibrate: Mapping[str, Sequence[float]] | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str | None = None,
+    library: Where = None,
+) -> Composition:
+    """Fuse cassettes of one task into a new one, certify it and save it.
+
+    `options` are settings of the gate (`uniform` unless another is named), `calibrate` the contexts that it is fitted
+    on (default: the task's). Members, fusion and baselines are compared on the same fresh test samples of `seed`,
+    disjoint from the calibration samples. Raises `Incompatible` where members or gate do not fit, `StoreError` where
+    the library cannot be written; then nothing is written.
+    """
+    place = workspace(library)
+    sources = _resolve(refs, place)
+    plan = _plan(place, sources, fusion, gate, options or {})
+    new_name = check_name(name or default_name(plan))
+    place.library.target  # noqa: B018  (an unwritable library is reported before the work)
+    by_digest = {manifest_of(source).digest: source for source in sources}
+    members = [_member(by_digest[m.digest], place, device, dtype) for m in plan.manifests]
+    task = members[0].task
+    places = calibration_places(task, plan, calibrate or {})
+    fused = _fuse(members, plan, task, places, seed, new_name, fixed=bool(calibrate)).to(members[0].device, dtype)
+    table = make_table(
+        task, fused, dict(zip(plan.members, members, strict=True)), places, n=SAMPLES["full"], seed=seed
+    )
+    saved = fused.with_certificate(task.certify(fused, level="full", seed=seed)).save(place)
+    place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
+    worse = worse_than_baseline(table, higher_is_better=task.spec.higher_is_better)
+    return Composition(saved, plan, table, plan.notes, worse)
+
+
+def default_name(plan: FusionPlan) -> str:
+    """`<first member>-<gate or fusion>`, shortened to the length that a name may have."""
+    suffix = "-" + (plan.gate or plan.fusion).rpartition("/")[2]
+    return plan.manifests[0].name[: 64 - len(suffix)].rstrip("-") + suffix
+
+
+def calibration_places(task: Task, plan: FusionPlan, calibrate: Mapping[str, Sequence[float]]) -> list[Place]:
+    """The contexts that the gate is fitted on: those given, else the task's own; raises `UsageError` for a bad one."""
+    if not calibrate:
+        return list(task.calibration)
+    name, *others = calibrate
+    variable = plan.signature.variable(name)
+    if others or variable is None:
+        known = ", ".join(item.name for item in plan.signature.context) or "none"
+        raise UsageError(f"calibration contexts for {', '.join(calibrate)}", expected=f"one context variable of {known}")
+    for value in calibrate[name]:
+        if not variable.domain.contains(value):
+            raise Incompatible(f"calibration context {name} = {value:g}", expected=f"in {variable.domain}")
+    return [{name: float(value)} for value in calibrate[name]]
+
+
+Source = Entry | Cassette
+
+
+def manifest_of(source: Source) -> Manifest:
+    """The manifest of a cassette or of a library entry that could be read."""
+    assert source.manifest is not None  # `Library.find` raises rather than return an unreadable entry
+    return source.manifest
+
+
+def _resolve(refs: Sequence[str | Cassette], library: Where) -> list[Source]:
+    place = workspace(library)
+    return [place.library.find(ref) if isinstance(ref, str) else ref for ref in refs]
+
+
+def _plan(
+    place: Workspace, sources: Sequence[Source], fusion: str, gate: str | None, options: Mapping[str, Any]
+) -> FusionPlan:
+    """Check the gate's settings first, then the members; raises `UsageError`, `NotFound` or `Incompatible`."""
+    host = place.plugins
+    fuser = host.fusion(fusion)
+    if fuser.spec.gated:
+        spec = host.spec(GateSpec, gate or "uniform")
+        check_settings(spec.options, options, f"gate {spec.id}")
+    elif gate is not None:
+        raise UsageError(f"fusion {fuser.spec.id} takes no gate", expected="no --gate")
+    return fuser.plan([manifest_of(source) for source in sources], gate, **options)
+
+
+def _member(source: Source, place: Workspace, device: str, dtype: str | None) -> Cassette:
+    cassette = source if isinstance(source, Cassette) else load(source, library=place)
+    return cassette.to(choose_device(device, cassette.manifest.weights.parameters), dtype)
+
+
+def _fuse(
+    members: Sequence[Cassette],
+    plan: FusionPlan,
+    task: Task,
+    places: Sequence[Place],
+    seed: int,
+    name: str,
+    *,
+    fixed: bool,
+) -> Cassette:
+    host = members[0].plugins
+    gate = host.gate(plan.gate or "uniform", **plan.options)
+    batches = Calibration(
+        task,
+        places,
+        generator=stream(seed, "calibration"),
+        dtype=members[0].dtype,
+        device=members[0].device,
+        variable=plan.variable,
+        fixed=fixed,
+    )
+    return host.fusion(plan.fusion).compose(members, plan, gate=gate, batches=batches, seed=seed, name=name)

@@ -1,0 +1,302 @@
+"""Prediction-level ensembles: frozen members of one task and a gate, as one cassette that needs no parent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core import packing
+from grokkit_core.architecture import Architecture
+from grokkit_core.cassette import Cassette, build_module, draft, now, software
+from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
+from grokkit_core.fusion.fusion import Fusion, FusionPlan, gate_variable, labels, shared_signature
+from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.fusion.gates import mix
+from grokkit_core.manifest import Curve, Digest, Manifest, Positive, Provenance
+from grokkit_core.records import at_least, from_json, to_json
+from grokkit_core.specs import ArchitectureSpec, GateSpec
+from grokkit_core.strictjson import canonical
+from grokkit_core.tensors import ContextSpec, Signature, common
+from grokkit_core.weights import is_tensor_name
+
+MAX_NESTING = 8
+MAX_ENTRIES = 256
+GATE_PREFIX = "gate."
+Architectures = Mapping[str, Architecture]
+
+
+@dataclass(frozen=True)
+class MemberEntry:
+    """Members of equal architecture and config: how to build one, how many, and where their stacked tensors lie."""
+
+    key: str
+    architecture: str
+    version: Positive
+    config: Mapping[str, Any]
+    count: Annotated[int, at_least(1)]
+    digest: Digest
+    prefix: str
+
+
+@dataclass(frozen=True)
+class GateEntry:
+    """The gate of an ensemble: its id, the context variable it reads, its fitted config."""
+
+    id: str
+    variable: str
+    config: Mapping[str, Any]
+
+
+def parse_config(config: Mapping[str, Any]) -> tuple[tuple[MemberEntry, ...], GateEntry]:
+    """The typed form of an ensemble's config; raises `BadManifest`."""
+    members = from_json(tuple[MemberEntry, ...], config["members"], "config.members")
+    gate = from_json(GateEntry, config["gate"], "config.gate")
+    prefixes = [entry.prefix for entry in members]
+    good = all(is_tensor_name(p + "x") and p.endswith(".") and p != GATE_PREFIX for p in prefixes)
+    if not good or len(set(prefixes)) != len(prefixes):
+        raise BadManifest("config.members have bad or repeated prefixes", expected="distinct names that end with '.'")
+    if not 1 <= len(members) <= MAX_ENTRIES:
+        raise BadManifest(f"config.members has {len(members)} entries", expected=f"1 to {MAX_ENTRIES}")
+    return members, gate
+
+
+class EnsembleArchitecture(Architecture):
+    """Builds a fused network from its members' own architectures and its gate, all of which must be installed."""
+
+    reads_context = True
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise for malformed entries or nesting deeper than eight."""
+        parse_config(config)
+        if nesting(config) > MAX_NESTING:
+            raise UsageError(f"ensembles nested {nesting(config)} deep", expected=f"at most {MAX_NESTING}")
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """The ensemble with stacked member parameters; raises `PluginError` for what is not installed."""
+        members, gate = parse_config(config)
+        stacks = {entry.prefix[:-1]: Stack(self._architecture(entry), entry) for entry in members}
+        state = GateState(gate.config)
+        return Ensemble(stacks, self.plugins.gate(gate.id).build(state))
+
+    def signature(self, config: Mapping[str, Any]) -> Signature:
+        """What all members accept; the gate's context variable is required."""
+        members, gate = parse_config(config)
+        shared = common([self._architecture(entry).signature(entry.config) for entry in members])
+        return requiring(shared, gate.variable)
+
+    def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Raise `BadWeights` where a member's tensors are not those whose digest the manifest records."""
+        for entry in parse_config(config)[0]:
+            own = {name: tensor for name, tensor in tensors.items() if name.startswith(entry.prefix)}
+            if packing.tensor_digest(own) != entry.digest:
+                raise BadWeights(f"the tensors of member '{entry.key}' differ from their recorded digest")
+
+    def _architecture(self, entry: MemberEntry) -> Architecture:
+        found = self.plugins.architecture(entry.architecture)
+        if found.spec.version != entry.version:
+            raise Incompatible(
+                f"member '{entry.key}' needs version {entry.version} of {entry.architecture}",
+                expected=f"version {found.spec.version}, which is installed",
+            )
+        return found
+
+
+def nesting(config: Mapping[str, Any]) -> int:
+    """How deep ensembles stand inside each other: 1 for an ensemble of plain networks."""
+    members = config.get("members")
+    inner = [entry["config"] for entry in members if isinstance(entry, Mapping)] if isinstance(members, list | tuple) else []
+    return 1 + max((nesting(item) for item in inner if "members" in item), default=0)
+
+
+def requiring(signature: Signature, variable: str) -> Signature:
+    """The signature with one context variable made required."""
+    context = [ContextSpec(v.name, v.unit, v.domain, v.required or v.name == variable) for v in signature.context]
+    return signature.with_context(context)
+
+
+class Stack(nn.Module):
+    """The tensors of `count` networks of one architecture, each with a leading axis, and the networks over them."""
+
+    def __init__(self, architecture: Architecture, entry: MemberEntry) -> None:
+        super().__init__()
+        self.architecture, self.entry = architecture, entry
+        self._networks: list[nn.Module] | None = None
+        template = architecture.build(entry.config)
+        for name, tensor in template.state_dict().items():
+            self._hold(name, torch.empty((entry.count, *tensor.shape), dtype=tensor.dtype, device=tensor.device))
+
+    def _hold(self, name: str, tensor: Tensor) -> None:
+        """Register a tensor under its dotted name."""
+        *path, last = name.split(".")
+        place: nn.Module = self
+        for part in path:
+            if part not in place._modules:
+                place.add_module(part, nn.Module())
+            place = place._modules[part]  # type: ignore[assignment]
+        place.register_buffer(last, tensor)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """One network a member, over views of the stacked tensors; built when first needed."""
+        if self._networks is None:
+            state = self.state_dict()
+            with torch.inference_mode(False):
+                self._networks = [
+                    build_module(self.architecture, self.entry.config, {name: tensor[i] for name, tensor in state.items()})
+                    for i in range(self.entry.count)
+                ]
+        return self._networks
+
+    def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> list[Tensor]:
+        """The prediction "batch *out" of each member."""
+        if self.architecture.reads_context:
+            return [network(*inputs, context=context) for network in self.networks]
+        return [network(*inputs) for network in self.networks]
+
+
+class Ensemble(nn.Module):
+    """Members, a gate, and the weighted sum of the members' predictions."""
+
+    def __init__(self, stacks: Mapping[str, Stack], gate: nn.Module) -> None:
+        super().__init__()
+        for name, stack in stacks.items():
+            self.add_module(name, stack)
+        self.stacks = tuple(stacks)
+        self.gate = gate
+
+    def parts(self, *inputs: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Predictions "member batch *out" and weights "member batch" or "member batch *out"."""
+        predictions = torch.stack([p for name in self.stacks for p in self.get_submodule(name)(inputs, context)])
+        weights: Tensor = self.gate(inputs, context, predictions)
+        return predictions, weights
+
+    def forward(self, *inputs: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+        """The fused prediction "batch *out"."""
+        predictions, weights = self.parts(*inputs, context=context)
+        return mix(weights, predictions)
+
+
+class EnsembleFusion(Fusion):
+    """N >= 2 frozen members of one task, weighted by a gate."""
+
+    def plan(self, members: Sequence[Manifest], gate: str | None, **options: Any) -> FusionPlan:
+        """Compare signatures and the gate's needs; members of one architecture are put next to each other."""
+        spec = self.plugins.spec(GateSpec, gate or "uniform")
+        shared = shared_signature(members)
+        variable = gate_variable(spec, members, shared, str(options.get("variable", "")))
+        ordered = [manifest for group in _grouped(members).values() for manifest in group]
+        depth = 1 + max((nesting(m.architecture.config) for m in ordered if _is_ensemble(m)), default=0)
+        if depth > MAX_NESTING:
+            raise Incompatible(f"the composition would be nested {depth} deep", expected=f"at most {MAX_NESTING}")
+        repeated = sorted({m.ref for m in members if sum(other.digest == m.digest for other in members) > 1})
+        notes = [f"{ref} is a member more than once; repeats share one opinion" for ref in repeated]
+        return FusionPlan(
+            self.spec.id, spec.id, labels(ordered), tuple(ordered), requiring(shared, variable), variable, options, tuple(notes)
+        )
+
+    def compose(
+        self, members: Sequence[Cassette], plan: FusionPlan, *, gate: Gate, batches: Calibration, seed: int, name: str
+    ) -> Cassette:
+        """Fit the gate on `batches` with the members frozen, and put everything into one cassette."""
+        from grokkit_core.streams import stream
+
+        predictors = [member.predict for member in members]
+        state = gate.fit(predictors, batches, generator=stream(seed, "gate"))
+        entries, tensors = _entries(members, plan.members)
+        tensors |= {GATE_PREFIX + key: tensor for key, tensor in state.tensors.items()}
+        architecture = self.plugins.spec(ArchitectureSpec, "grokkit_core/ensemble")
+        config = {
+            "members": [to_json(entry) for entry in entries],
+            "gate": {"id": gate.spec.id, "variable": plan.variable, "config": dict(state.config)},
+        }
+        components = (architecture, gate.spec, *(member.architecture.spec for member in members))
+        provenance = Provenance(
+            kind="composed",
+            recipe=None,
+            seed=seed,
+            steps=None,
+            grok_step=None,
+            curve=Curve((), ()),
+            operator=None,
+            gate=gate_record(gate, batches, plan.variable),
+            parents=tuple(member.manifest.parent() for member in members),
+            software=software(self.plugins, batches.task.spec, *components),
+            created=now(),
+        )
+        return draft(
+            name,
+            task=batches.task,
+            architecture=architecture,
+            config=config,
+            signature=plan.signature,
+            tensors=tensors,
+            provenance=provenance,
+            summary=f"{gate.spec.id} fusion of {', '.join(plan.members)}"[:200],
+            plugins=self.plugins,
+            components=components,
+        )
+
+
+def gate_record(gate: Gate, batches: Calibration, variable: str) -> dict[str, Any]:
+    """What provenance says of a gate: its options and the data it was fitted on."""
+    return {
+        "id": gate.spec.id,
+        "variable": variable,
+        "options": dict(gate.options),
+        "contexts": [dict(place) for place in batches.places],
+        "data": batches.digest,
+    }
+
+
+def _is_ensemble(manifest: Manifest) -> bool:
+    return manifest.architecture.id == "grokkit_core/ensemble"
+
+
+def _grouped(manifests: Sequence[Manifest]) -> dict[bytes, list[Manifest]]:
+    """Members by architecture, config and parameter count, in order of first appearance."""
+    groups: dict[bytes, list[Manifest]] = {}
+    for manifest in manifests:
+        reference = manifest.architecture
+        key = canonical([reference.id, reference.version, to_json(reference.config), manifest.weights.parameters])
+        groups.setdefault(key, []).append(manifest)
+    return groups
+
+
+def _entries(members: Sequence[Cassette], keys: Sequence[str]) -> tuple[list[MemberEntry], dict[str, Tensor]]:
+    """Member entries in plan order and their stacked tensors by full name."""
+    entries, tensors = [], {}
+    for index, (key, group) in enumerate(_runs(members, keys)):
+        prefix = f"m{index}."
+        dtype = _widest(group)
+        stacked = {prefix + name: _stack([m.tensors[name] for m in group], dtype) for name in group[0].tensors}
+        reference = group[0].manifest.architecture
+        digest = packing.tensor_digest(stacked)
+        entries.append(
+            MemberEntry(key, reference.id, reference.version, reference.config, len(group), digest, prefix)
+        )
+        tensors |= stacked
+    return entries, tensors
+
+
+def _stack(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    stacked = torch.stack([tensor.to("cpu") for tensor in tensors])
+    return stacked.to(dtype) if stacked.is_floating_point() else stacked
+
+
+def _widest(group: Sequence[Cassette]) -> torch.dtype:
+    """float64 if a member's weights are, so that stacking loses nothing."""
+    wide = any(tensor.dtype == torch.float64 for member in group for tensor in member.tensors.values())
+    return torch.float64 if wide else torch.float32
+
+
+def _runs(members: Sequence[Cassette], keys: Sequence[str]) -> Iterator[tuple[str, list[Cassette]]]:
+    """Neighbours of one architecture and config, with the label of the first; the plan has put them together."""
+    position = 0
+    for group in _grouped([member.manifest for member in members]).values():
+        yield keys[position], list(members[position : position + len(group)])
+        position += len(group)
+

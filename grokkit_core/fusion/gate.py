@@ -1,0 +1,94 @@
+"""The interface of a gate: weights over the members of a fusion that sum to one at every sample."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core.certify.scores import batch_digest
+from grokkit_core.specs import GateSpec, settle
+from grokkit_core.task import Batch, Place, Predictor, Task
+
+if TYPE_CHECKING:
+    from grokkit_core.plugins import PluginHost
+
+
+@dataclass(frozen=True)
+class GateState:
+    """A fitted gate: what the manifest keeps (`config`, JSON) and what the weights file keeps (`tensors`)."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Calibration:
+    """Where a gate draws the samples it is fitted on: fresh batches of a task at chosen contexts, never test data.
+
+    `places` are the contexts (`fixed`: the user asked for just these), `variable` the context variable that the gate
+    reads. Everything drawn is hashed, so that the data set can be told from any other.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        places: Sequence[Place],
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        variable: str = "",
+        fixed: bool = False,
+    ) -> None:
+        self.task, self.places, self.variable = task, tuple(places), variable
+        self.dtype, self.device, self.fixed = dtype, device, fixed
+        self._generator = generator
+        self._digest = hashlib.sha256()
+
+    def draw(self, n: int, where: Place) -> Batch:
+        """`n` fresh samples at a context, inputs and targets in the dtype of the fusion."""
+        batch = self.task.sample(n, generator=self._generator, **where)
+        self._digest.update(batch_digest(batch).encode())
+        cast = batch.to(self.dtype, self.device)
+        targets = cast.targets.to(self.dtype) if cast.targets.is_floating_point() else cast.targets
+        return Batch(cast.inputs, targets, cast.context)
+
+    def random_place(self) -> Place:
+        """A context drawn uniformly from the task's training range (or between the extremes of `places`)."""
+        values = [float(place[self.variable]) for place in self.places if self.variable in place]
+        low, high = self.task.training_range.get(self.variable, (min(values), max(values)))
+        share = torch.rand((), generator=self._generator, dtype=torch.float64).item()
+        return {self.variable: low + (high - low) * share}
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hash of everything drawn so far."""
+        return "sha256:" + self._digest.hexdigest()
+
+
+class Gate(ABC):
+    """Weights over members. `options` are the declared settings of the gate's spec, filled with defaults."""
+
+    plugins: PluginHost
+
+    def __init__(self, spec: GateSpec, **options: Any) -> None:
+        self.spec = spec
+        self.options = settle(spec.options, options, f"gate {spec.id}")
+
+    @abstractmethod
+    def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
+        """The state fitted on calibration batches; members stay frozen. `generator` draws initial weights."""
+
+    @abstractmethod
+    def build(self, state: GateState) -> nn.Module:
+        """A module whose `forward(inputs, context, predictions)` gives weights "member batch" or "member batch *out".
+
+        `inputs` is the tuple of input tensors, `context` maps names to "batch", `predictions` is "member batch *out".
+        Weights sum to one over members. Shapes must follow from `state.config` alone: while a cassette is checked the
+        module is built on the meta device without tensors, and its `state_dict()` says what the weights file holds.
+        """

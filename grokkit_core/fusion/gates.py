@@ -1,0 +1,114 @@
+"""The gates that the core brings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core.errors import Incompatible
+from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.task import Predictor
+
+
+class Uniform(Gate):
+    """Equal weights: the baseline of every comparison."""
+
+    def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
+        """Nothing to fit."""
+        return GateState({"members": len(members)})
+
+    def build(self, state: GateState) -> nn.Module:
+        """A module without parameters."""
+        return _UniformModule(int(state.config["members"]))
+
+
+class _UniformModule(nn.Module):
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
+        return predictions.new_full(predictions.shape[:2], 1.0 / self.members)
+
+
+class SpectralModule(nn.Module):
+    """1-16-1 with a sigmoid for two members (49 numbers), 1-16-N with a softmax for more; tanh in between.
+
+    The last layer starts at zero, so every context starts with equal weights exactly.
+    """
+
+    def __init__(self, variable: str, members: int, width: int = 16, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.variable, self.members = variable, members
+        self.hidden = nn.utils.skip_init(nn.Linear, 1, width)
+        self.output = nn.utils.skip_init(nn.Linear, width, 1 if members == 2 else members)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        if generator is not None:
+            for parameter in self.hidden.parameters():
+                with torch.no_grad():
+                    parameter.uniform_(-1.0, 1.0, generator=generator)
+
+    def weights(self, values: Tensor) -> Tensor:
+        """Weights "member batch" for values "batch" of the context variable."""
+        hidden = torch.tanh(self.hidden(values.to(self.hidden.weight.dtype).unsqueeze(1)))
+        logits = self.output(hidden).T
+        if self.members == 2:
+            first = torch.sigmoid(logits[0])
+            return torch.stack((first, 1 - first))
+        return torch.softmax(logits, 0)
+
+    def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
+        return self.weights(context[self.variable])
+
+
+class Spectral(Gate):
+    """A small network of one scalar context variable, fitted by Adam on fresh samples (fusion paper of supertopo3).
+
+    Two members: the published protocol, Adam lr 0.1, 100 steps, 256 fresh samples at each calibration context a step,
+    the losses added. More members: lr 0.02, 300 steps, contexts drawn afresh from the task's training range unless
+    they are given. The start is balanced, which the published code is not.
+    """
+
+    def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
+        """Adam on the summed losses over the contexts of `batches`."""
+        if not batches.places:
+            raise Incompatible(
+                f"task {batches.task.spec.id} names no calibration contexts for gate {self.spec.id}",
+                hint=f"give them: --calibrate {batches.variable}=...,...",
+            )
+        published = len(members) == 2
+        module = SpectralModule(batches.variable, len(members), self.options["width"], generator)
+        module.to(batches.dtype)
+        optimizer = torch.optim.Adam(module.parameters(), lr=self.options["lr"] or (0.1 if published else 0.02))
+        for _ in range(self.options["steps"] or (100 if published else 300)):
+            optimizer.zero_grad()
+            self._loss(module, members, batches, drawn=not (published or batches.fixed)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        config = {"members": len(members), "variable": batches.variable, "width": self.options["width"]}
+        return GateState(config, {name: tensor.detach() for name, tensor in module.state_dict().items()})
+
+    def _loss(self, module: SpectralModule, members: Sequence[Predictor], batches: Calibration, *, drawn: bool) -> Tensor:
+        total = torch.zeros((), dtype=batches.dtype)
+        for place in batches.places:
+            batch = batches.draw(self.options["samples"], batches.random_place() if drawn else place)
+            with torch.no_grad():
+                predictions = torch.stack([member(batch.inputs, batch.context) for member in members])
+            weights = module.weights(batch.context[batches.variable])
+            total = total + batches.task.loss(mix(weights, predictions), batch.targets)
+        return total
+
+    def build(self, state: GateState) -> nn.Module:
+        """The network of the fitted shape."""
+        config = state.config
+        return SpectralModule(str(config["variable"]), int(config["members"]), int(config["width"]))
+
+
+def mix(weights: Tensor, predictions: Tensor) -> Tensor:
+    """The weighted sum over members: weights "member batch" or "member batch *out", predictions "member batch *out"."""
+    missing = predictions.ndim - weights.ndim
+    shaped = weights.reshape(*weights.shape, *([1] * missing)) if missing else weights
+    return (shaped.to(predictions.dtype) * predictions).sum(0)
+

@@ -1,0 +1,40 @@
+"""What the core itself brings, through the same hook as everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from grokkit_core.hookspecs import hookimpl
+from grokkit_core.specs import ArchitectureSpec, Component, Field, FusionSpec, GateSpec
+
+
+@hookimpl
+def grokkit_components() -> Iterator[Component]:
+    """Fusions and gates of general use, and the architecture of a fused cassette."""
+    yield FusionSpec(
+        "ensemble",
+        target="grokkit_core.fusion.ensemble:EnsembleFusion",
+        gated=True,
+        summary="weighted sum of the predictions of frozen members of one task",
+    )
+    yield ArchitectureSpec(
+        "grokkit_core/ensemble",
+        version=1,
+        target="grokkit_core.fusion.ensemble:EnsembleArchitecture",
+        config=[Field("members", "json"), Field("gate", "json")],
+        summary="members with a gate",
+    )
+    yield GateSpec("uniform", target="grokkit_core.fusion.gates:Uniform", summary="equal weights")
+    yield GateSpec(
+        "spectral",
+        target="grokkit_core.fusion.gates:Spectral",
+        needs="any-scalar",
+        options=[
+            Field("width", "int", 16, low=1, high=1024, help="hidden units"),
+            Field("steps", "int", 0, low=0, high=100_000, help="Adam steps; 0: 100 for two members, 300 for more"),
+            Field("lr", "float", 0.0, low=0.0, high=10.0, help="learning rate; 0: 0.1 for two members, 0.02 for more"),
+            Field("samples", "int", 256, low=1, high=100_000, help="fresh samples per context and step"),
+            Field("variable", "str", "", help="the context variable to read, where members share several"),
+        ],
+        summary="a small network of one scalar context variable, trained on fresh samples (1-16-1 for two members)",
+    )

@@ -1,0 +1,180 @@
+"""The verb `run`: read an input file, predict or roll out, hand the outputs on as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grokkit_core.cassette import Cassette, load
+from grokkit_core.devices import choose_device
+from grokkit_core.errors import UsageError
+from grokkit_core.files import ArrayWriter, read_arrays
+from grokkit_core.task import Task
+from grokkit_core.workspace import Where, workspace
+
+
+@dataclass
+class Prediction:
+    """Outputs of a cassette on one input: "batch *out", or "step batch *out" for a rollout. `drift` names invariants."""
+
+    outputs: Tensor | None
+    shape: tuple[int, ...]
+    dtype: str
+    seconds: float
+    drift: Mapping[str, float] | None = None
+    path: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `grokkit run --json`; outputs written to a file stand there, and its path here."""
+        return {
+            "outputs": self.path if self.outputs is None else nested(self.outputs),
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "seconds": self.seconds,
+            "drift": dict(self.drift) if self.drift is not None else None,
+            "routed": None,
+        }
+
+
+@dataclass
+class Drift:
+    """How far each invariant has moved from its value after the first step, relative to its mean size, at worst."""
+
+    task: Task
+    start: dict[str, Tensor] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)
+
+    def observe(self, outputs: Tensor) -> None:
+        """Take in the outputs "batch *out" of one step."""
+        for name, values in self.task.invariants(outputs.double().cpu()).items():
+            first = self.start.setdefault(name, values)
+            scale = first.abs().mean().clamp_min(torch.finfo(torch.float64).tiny)
+            moved = ((values - first).abs().max() / scale).item()
+            self.worst[name] = max(self.worst.get(name, 0.0), moved)
+
+
+def run(
+    ref: str | Cassette,
+    inputs: Tensor | Mapping[str, Tensor] | str | Path,
+    *,
+    context: Mapping[str, float | Tensor] | None = None,
+    key: str | None = None,
+    steps: int | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    dtype: str | None = None,
+    library: Where = None,
+) -> Prediction:
+    """Predict on tensors or on a file (`.npy .npz .csv .json .safetensors`, `-` for JSON on stdin).
+
+    With `steps` a rollout of a flow map: outputs "step batch *out" and the drift of the task's invariants. With
+    `output` they are written there as they come, and the file appears only when it is complete. `force` admits values
+    outside the domain.
+    """
+    chosen = ref if isinstance(ref, Cassette) else load(ref, library=workspace(library))
+    cassette = chosen.to(choose_device(device, chosen.manifest.weights.parameters), dtype)
+    if steps is not None and steps < 1:
+        raise UsageError(f"{steps} steps", expected="at least 1")
+    tensors, found = _inputs(cassette, inputs)
+    settled = {**found, **(context or {})}
+    started = time.perf_counter()
+    drift = Drift(cassette.task) if steps is not None else None
+    results = _results(cassette, tensors, settled, key, steps, force)
+    if output is not None:
+        shape, kind = _write(Path(output), results, steps, drift)
+        return Prediction(None, shape, kind, time.perf_counter() - started, _worst(drift), str(output))
+    collected = []
+    for result in results:
+        if drift:
+            drift.observe(result)
+        collected.append(result.cpu())
+    outputs = torch.stack(collected) if steps is not None else collected[0]
+    seconds = time.perf_counter() - started
+    return Prediction(outputs, tuple(outputs.shape), _name(outputs), seconds, _worst(drift))
+
+
+def stream_rollout(
+    ref: str | Cassette,
+    inputs: Tensor | Mapping[str, Tensor] | str | Path,
+    steps: int,
+    *,
+    context: Mapping[str, float | Tensor] | None = None,
+    force: bool = False,
+    library: Where = None,
+) -> tuple[Iterator[Tensor], Drift]:
+    """The outputs of a rollout one step at a time, and the drift that fills while they are taken."""
+    cassette = ref if isinstance(ref, Cassette) else load(ref, library=workspace(library))
+    tensors, found = _inputs(cassette, inputs)
+    drift = Drift(cassette.task)
+
+    def steps_with_drift() -> Iterator[Tensor]:
+        for result in _results(cassette, tensors, {**found, **(context or {})}, None, steps, force):
+            drift.observe(result)
+            yield result
+
+    return steps_with_drift(), drift
+
+
+def _results(
+    cassette: Cassette,
+    tensors: Mapping[str, Tensor],
+    context: Mapping[str, float | Tensor],
+    key: str | None,
+    steps: int | None,
+    force: bool,
+) -> Iterator[Tensor]:
+    if key is not None:
+        yield cassette(context=context, key=key, **tensors)
+    elif steps is None:
+        yield cassette.predict(tensors, context, force=force)
+    else:
+        start = next(iter(tensors.values())) if len(tensors) == 1 else tensors
+        yield from cassette.rollout(start, steps, context=context, force=force)
+
+
+def _inputs(
+    cassette: Cassette, given: Tensor | Mapping[str, Tensor] | str | Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Input tensors by name, and context variables that a file with named arrays brought along."""
+    signature = cassette.signature
+    if isinstance(given, Tensor):
+        return {signature.inputs[0].name: given}, {}
+    if isinstance(given, (str, Path)):
+        given = read_arrays(given, signature, cassette.dtype)
+    variables = {variable.name for variable in signature.context}
+    inputs = {name: tensor for name, tensor in given.items() if name not in variables}
+    return inputs, {name: tensor for name, tensor in given.items() if name in variables}
+
+
+def _write(path: Path, results: Iterator[Tensor], steps: int | None, drift: Drift | None) -> tuple[tuple[int, ...], str]:
+    kind = ""
+    with ArrayWriter(path, steps) as writer:
+        for result in results:
+            if drift:
+                drift.observe(result)
+            kind = _name(result)
+            writer.add(result.cpu())
+    return writer.shape, kind
+
+
+def _worst(drift: Drift | None) -> dict[str, float] | None:
+    return drift.worst if drift is not None else None
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def nested(tensor: Tensor) -> Any:
+    """A tensor as nested lists; complex numbers as [real, imaginary]."""
+    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return plain.tolist()
+
+

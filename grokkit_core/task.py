@@ -1,0 +1,131 @@
+"""The interface of a task: the exact rule, how to sample it, how to measure against it, and what else would do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from grokkit_core.errors import Incompatible
+from grokkit_core.specs import TaskSpec, settle
+
+if TYPE_CHECKING:
+    from grokkit_core.cassette import Cassette
+    from grokkit_core.manifest import Certificate, Level
+    from grokkit_core.plugins import PluginHost
+
+Inputs = Tensor | Mapping[str, Tensor]
+Predictor = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
+"""A prediction from inputs "batch *in" and context "batch": "batch *out"."""
+
+Place = Mapping[str, Any]
+"""One `where` row of a table, e.g. `{"omega": 0.9}`."""
+
+
+def tensors_of(inputs: Inputs) -> tuple[Tensor, ...]:
+    """The input tensors in order, whether there is one or several by name."""
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs.values())
+
+
+def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    return {name: change(tensor) for name, tensor in inputs.items()}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of a task: inputs "batch *in" (by name where there are several), targets "batch *out", context "batch"."""
+
+    inputs: Inputs
+    targets: Tensor
+    context: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.targets.shape[0])
+
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        """The samples of these rows."""
+        context = {name: tensor[rows] for name, tensor in self.context.items()}
+        return Batch(_each(self.inputs, lambda tensor: tensor[rows]), self.targets[rows], context)
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
+        """Inputs cast to `dtype` (integers keep theirs) and everything moved; targets stay as exact as they were."""
+
+        def change(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+
+        context = {name: tensor.to(device) for name, tensor in self.context.items()}
+        return Batch(_each(self.inputs, change), self.targets.to(device), context)
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """The batch in pieces of at most `size` samples."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+
+class Task(ABC):
+    """A law with its sampler, oracle, error and baselines. `parameters` are the constants of the law.
+
+    `evaluation` are the contexts of its tables, `calibration` those on which gates are fitted by default, and
+    `training_range` the interval of each context variable from which calibration contexts may be drawn.
+    """
+
+    evaluation: Sequence[Place] = ({},)
+    calibration: Sequence[Place] = ()
+    training_range: Mapping[str, tuple[float, float]] = {}
+    plugins: PluginHost
+
+    def __init__(self, spec: TaskSpec, **parameters: Any) -> None:
+        self.spec = spec
+        self.parameters = settle(spec.parameters, parameters, f"task {spec.id}")
+
+    @abstractmethod
+    def sample(self, n: int, *, generator: torch.Generator, **where: Any) -> Batch:
+        """`n` samples in float64 (integers and bits in their own dtype), drawn from `generator` only.
+
+        `where` is a row of `evaluation`, or settings of the sampler.
+        """
+
+    @abstractmethod
+    def oracle(self, inputs: Inputs, context: Mapping[str, Tensor]) -> Tensor:
+        """The exact rule in float64: "batch *out"."""
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The task's metric, one number a sample: "batch". By default the squared error, mean over outputs, in float64.
+
+        For an accuracy: 1 where the sample is right.
+        """
+        if self.spec.higher_is_better:
+            return (prediction.round() == target).flatten(1).all(1).double()
+        return (prediction.double() - target.double()).square().flatten(1).mean(1)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What gradient recipes minimise unless they say otherwise: the mean squared error."""
+        return (prediction - target).square().mean()
+
+    def baselines(self, calibration: Batch) -> Mapping[str, Predictor]:
+        """What a network must beat, by name; each maps inputs and context to a prediction.
+
+        `calibration` is a batch of the same context, for baselines that are fitted. By default the constant mean.
+        """
+        mean = calibration.targets.double().mean(0)
+        return {"mean": lambda inputs, context: mean.expand(len(tensors_of(inputs)[0]), *mean.shape)}
+
+    def advance(self, inputs: Inputs, outputs: Tensor) -> Inputs:
+        """The next input of a rollout; only flow maps have one. Raises `Incompatible` otherwise."""
+        raise Incompatible(f"task {self.spec.id} is not a flow map and cannot be rolled out", hint="leave --steps out")
+
+    def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
+        """Conserved quantities of an output "batch *out", each "batch"; empty where there are none."""
+        return {}
+
+    def certify(self, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
+        """The certificate that holds for a cassette of this task. By default sampled, on the rows of `evaluation`."""
+        from grokkit_core.certify.sampled import certify_sampled
+
+        return certify_sampled(self, cassette, level=level, seed=seed)

@@ -1,0 +1,268 @@
+"""The verb `train`: run a recipe for one or several seeds, certify each network, save each as a cassette."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grokkit_core.cassette import Cassette, draft, now, software, torch_dtype
+from grokkit_core.devices import choose_device
+from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.manifest import Provenance, RecipeRef
+from grokkit_core.names import check_name
+from grokkit_core.plugins import PluginHost
+from grokkit_core.records import to_json
+from grokkit_core.specs import ArchitectureSpec, Event, RecipeSpec, TaskSpec, normal, settle
+from grokkit_core.task import Task
+from grokkit_core.text import printable
+from grokkit_core.training.checkpoint import Checkpoint, RunFolder, check_circumstances, circumstances
+from grokkit_core.training.recipe import Recipe
+from grokkit_core.training.trainer import Emit, Outcome, Trainer
+from grokkit_core.workspace import Where, Workspace, workspace
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trained, certified and saved network."""
+
+    cassette: Cassette
+    seed: int
+    steps: int
+    grok_step: int | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of `grokkit train --json`."""
+        manifest = self.cassette.manifest
+        return {
+            "name": manifest.name,
+            "version": manifest.version,
+            "seed": self.seed,
+            "steps": self.steps,
+            "grok_step": self.grok_step,
+            "seconds": round(self.seconds, 3),
+            "verdict": manifest.certificate.verdict,
+            "metrics": to_json(manifest.certificate.metrics),
+        }
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained, fully settled; a checkpoint keeps it."""
+
+    task: TaskSpec
+    recipe: RecipeSpec
+    settings: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    name: str
+    dtype: str
+
+    def about(self) -> dict[str, Any]:
+        """The order as a checkpoint writes it."""
+        return {
+            "task": self.task.id,
+            "recipe": self.recipe.id,
+            "settings": dict(self.settings),
+            "parameters": dict(self.parameters),
+            "seeds": list(self.seeds),
+            "name": self.name,
+        }
+
+
+def train(
+    task: str,
+    *,
+    recipe: str | None = None,
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    resume: str | None = None,
+    allow_inexact: bool = False,
+    device: str = "auto",
+    dtype: str = "float32",
+    library: Where = None,
+    on_event: Emit | None = None,
+) -> list[Trained]:
+    """Train a recipe of a task, one network a seed, certify each and save each as the next version of `name`.
+
+    `seeds` takes the place of `seed`; `settings` are those of the recipe (and constants of the task's law). `resume`
+    goes on with an interrupted run. Raises `UsageError` for bad settings, `NotFound` for unknown names, `Incompatible`
+    for a checkpoint that does not fit. Ctrl-C saves a checkpoint and raises `KeyboardInterrupt`.
+    """
+    place = workspace(library)
+    host = place.plugins
+    place.library.target  # noqa: B018  (an unwritable library is reported before the work)
+    folder = RunFolder.find(resume) if resume else None
+    checkpoint = folder.load() if folder else None
+    order = _resumed(host, task, recipe, checkpoint) if checkpoint else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype)
+    emit = _emitter(host, on_event)
+    with first_interrupt() as interrupted:
+        trainer, rule = _trainer(host, order, device, folder, checkpoint, allow_inexact, emit, interrupted)
+        outcomes = trainer.fit()
+    saved = [_finish(outcome, order, rule, trainer.task, place, emit) for outcome in outcomes]
+    trainer.folder.delete()
+    return saved
+
+
+def find_recipe(host: PluginHost, task: TaskSpec, name: str | None) -> RecipeSpec:
+    """The recipe of that id or short name, or the task's default; raises `NotFound` or `UsageError`."""
+    own = host.recipes_of(task.id)
+    listed = ", ".join(spec.id.rpartition("/")[2] for spec in own) or "none"
+    if name is None:
+        default = [spec for spec in own if spec.id == task.recipe] or (own if len(own) == 1 else [])
+        if not default:
+            raise UsageError(f"task {task.id} has several recipes", expected=f"--recipe with one of {listed}")
+        return default[0]
+    for spec in own:
+        if normal(name) in (normal(spec.id), normal(spec.id.rpartition("/")[2])):
+            return spec
+    found = host.spec(RecipeSpec, name)
+    raise Incompatible(f"recipe {found.id} trains task {found.task}, not {task.id}", expected=f"one of {listed}")
+
+
+def _order(
+    host: PluginHost,
+    task_name: str,
+    recipe_name: str | None,
+    seeds: Sequence[int],
+    given: Mapping[str, Any],
+    name: str | None,
+    dtype: str,
+) -> Order:
+    task = host.spec(TaskSpec, task_name)
+    recipe = find_recipe(host, task, recipe_name)
+    law = {field.name for field in task.parameters}
+    parameters = settle(task.parameters, {k: v for k, v in given.items() if k in law}, f"task {task.id}")
+    settings = settle(recipe.parameters, {k: v for k, v in given.items() if k not in law}, f"recipe {recipe.id}")
+    if len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**53 for s in seeds):
+        raise UsageError(f"seeds {list(seeds)[:8]}", expected="distinct integers from 0")
+    if dtype not in ("float32", "float64"):
+        raise UsageError(f"dtype '{printable(dtype, 40)}'", expected="float32 or float64")
+    new_name = check_name(name or f"{task.id}-{recipe.id.rpartition('/')[2]}")
+    return Order(task, recipe, settings, parameters, tuple(seeds), new_name, dtype)
+
+
+def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkpoint) -> Order:
+    about = checkpoint.about
+    spec = host.spec(TaskSpec, task)
+    wanted = find_recipe(host, spec, recipe) if recipe else None
+    if spec.id != about["task"] or (wanted and wanted.id != about["recipe"]):
+        raise Incompatible(
+            f"the run trains {printable(about['recipe'], 80)} of task {printable(about['task'], 80)}",
+            expected=f"a run of {wanted.id if wanted else spec.id}",
+        )
+    return Order(
+        spec,
+        host.spec(RecipeSpec, about["recipe"]),
+        about["settings"],
+        about["parameters"],
+        tuple(about["seeds"]),
+        check_name(about["name"]),
+        about["circumstances"]["dtype"],
+    )
+
+
+def _trainer(
+    host: PluginHost,
+    order: Order,
+    device_name: str,
+    folder: RunFolder | None,
+    checkpoint: Checkpoint | None,
+    allow_inexact: bool,
+    emit: Emit,
+    interrupted: Callable[[], bool],
+) -> tuple[Trainer, Recipe]:
+    device, dtype = choose_device(device_name, 0), torch_dtype(order.dtype)
+    around = circumstances(dtype, device)
+    if checkpoint and not allow_inexact:
+        check_circumstances(checkpoint.about["circumstances"], around)
+    task = host.task(order.task.id, **order.parameters)
+    recipe = host.recipe(order.recipe.id)
+    run = recipe.start(task, order.settings, order.seeds, dtype=dtype, device=device)
+    trainer = Trainer(
+        run,
+        recipe,
+        task,
+        order.settings,
+        order.seeds,
+        dtype=dtype,
+        device=device,
+        folder=folder or RunFolder.new(order.name),
+        about={**order.about(), "circumstances": around},
+        emit=emit,
+        interrupted=interrupted,
+    )
+    if checkpoint:
+        trainer.restore(checkpoint)
+    return trainer, recipe
+
+
+def _finish(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place: Workspace, emit: Emit) -> Trained:
+    """Certify one network and save it."""
+    host = place.plugins
+    architecture = host.spec(ArchitectureSpec, order.recipe.architecture)
+    config = dict(recipe.config(task, order.settings))
+    provenance = Provenance(
+        kind="trained",
+        recipe=RecipeRef(order.recipe.id, dict(order.settings)),
+        seed=outcome.seed,
+        steps=outcome.steps,
+        grok_step=outcome.grok_step,
+        curve=outcome.curve,
+        operator=None,
+        gate=None,
+        parents=(),
+        software=software(host, order.task, architecture, order.recipe),
+        created=now(),
+    )
+    cassette = draft(
+        order.name,
+        task=task,
+        architecture=architecture,
+        config=config,
+        signature=host.architecture(architecture.id).signature(config),
+        tensors=outcome.module.state_dict(),
+        provenance=provenance,
+        summary=recipe.summary(task, order.settings),
+        plugins=host,
+        components=(order.recipe,),
+    )
+    emit(Event("train.certify", {"seed": outcome.seed}))
+    saved = cassette.with_certificate(task.certify(cassette, level="full", seed=outcome.seed)).save(place)
+    emit(Event("train.saved", {"name": saved.manifest.ref, "seed": outcome.seed}))
+    return Trained(saved, outcome.seed, outcome.steps, outcome.grok_step, outcome.seconds)
+
+
+def _emitter(host: PluginHost, on_event: Emit | None) -> Emit:
+    def emit(event: Event) -> None:
+        if on_event is not None:
+            on_event(event)
+        host.emit(event)
+
+    return emit
+
+
+@contextlib.contextmanager
+def first_interrupt() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The first press only sets the answer; the second interrupts at once."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""Cyclotron: uniform circular motion of a charge in a constant magnetic field."""
