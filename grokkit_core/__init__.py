@@ -7,6 +7,7 @@ grokkit_core` and everything that only describes cassettes stays free of torch.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _HOME = {
     "verify": "certify.verify:verify",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
@@ -64,5 +65,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"grokkit_core.{module}"), attribute)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> Iterable[str]:
     return [*__all__, "__version__"]

@@ -54,8 +54,8 @@ class Architecture(ABC):
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise `UsageError` for a config that its declared types and ranges admit but this architecture does not."""
-        return None
+        return
 
     def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Raise `BadWeights` for tensors of the right shapes that still contradict the config."""
-        return None
+        return

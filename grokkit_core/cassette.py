@@ -60,7 +60,9 @@ class Cassette:
         self._modules: dict[torch.dtype, nn.Module] = {}
         listed = manifest.inputs[0].dtypes if manifest.inputs else ()
         if dtype is not None and dtype not in listed:
-            raise Incompatible(f"{manifest.ref} does not take dtype '{printable(dtype, 40)}'", expected=" or ".join(listed))
+            raise Incompatible(
+                f"{manifest.ref} does not take dtype '{printable(dtype, 40)}'", expected=" or ".join(listed)
+            )
         self._dtype = dtype
 
     def __repr__(self) -> str:
@@ -109,7 +111,11 @@ class Cassette:
         return self._modules[dtype]
 
     def __call__(
-        self, *inputs: Tensor, context: Mapping[str, Tensor | float] | None = None, key: str | None = None, **named: Tensor
+        self,
+        *inputs: Tensor,
+        context: Mapping[str, Tensor | float] | None = None,
+        key: str | None = None,
+        **named: Tensor,
     ) -> Tensor:
         """The prediction "batch *out" for inputs that fit the signature; never padded, truncated or guessed.
 
@@ -117,7 +123,10 @@ class Cassette:
         member of a cassette of several tasks. Raises `Incompatible` for anything that does not fit.
         """
         if key is not None:
-            raise Incompatible(f"{self.manifest.ref} answers one task and has no member '{printable(key, 60)}'", hint="leave the key out")
+            raise Incompatible(
+                f"{self.manifest.ref} answers one task and has no member '{printable(key, 60)}'",
+                hint="leave the key out",
+            )
         return self.predict(contract.named_inputs(self.signature, inputs, named), context)
 
     def predict(
@@ -231,14 +240,21 @@ def _rebuilt(architecture: Architecture, config: Mapping[str, Any], state: Mappi
 def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], identifier: str) -> None:
     for name in sorted(set(expected) ^ set(tensors)):
         verb = "lacks" if name in expected else "holds the unexpected"
-        raise BadWeights(f"the weights file {verb} tensor '{printable(name, 80)}'", expected=f"what {identifier} builds")
+        raise BadWeights(
+            f"the weights file {verb} tensor '{printable(name, 80)}'", expected=f"what {identifier} builds"
+        )
     for name, tensor in tensors.items():
         wanted = expected[name]
         shape = [*wanted.shape, 2] if wanted.is_complex() and not tensor.is_complex() else list(wanted.shape)
         if list(tensor.shape) != shape:
-            raise BadWeights(f"tensor '{name}' has shape {list(tensor.shape)}", expected=f"{shape}, which {identifier} builds")
+            raise BadWeights(
+                f"tensor '{name}' has shape {list(tensor.shape)}",
+                expected=f"{shape}, which {identifier} builds",
+            )
         floating = wanted.is_floating_point() or wanted.is_complex()
-        if floating != (tensor.is_floating_point() or tensor.is_complex()) or not (floating or wanted.dtype == tensor.dtype):
+        if floating != (tensor.is_floating_point() or tensor.is_complex()) or not (
+            floating or wanted.dtype == tensor.dtype
+        ):
             raise BadWeights(f"tensor '{name}' has dtype {tensor.dtype}", expected=str(wanted.dtype))
 
 
@@ -286,7 +302,9 @@ def draft(
 def software(plugins: PluginHost, *specs: Component) -> Software:
     """The versions of grokkit, torch and the plugins behind these specs, for a manifest."""
     owners = {plugins.owner(spec) for spec in specs}
-    return Software(_grokkit_version(), torch.__version__.partition("+")[0], {p.distribution: p.version for p in owners})
+    return Software(
+        _grokkit_version(), torch.__version__.partition("+")[0], {p.distribution: p.version for p in owners}
+    )
 
 
 def now() -> str:
@@ -305,4 +323,3 @@ def _grokkit_version() -> str:
     from importlib.metadata import version
 
     return version("grokkit")
-

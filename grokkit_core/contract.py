@@ -61,7 +61,10 @@ def check_context(
     for spec in signature.context:
         if spec.name not in given:
             if spec.required:
-                raise Incompatible(f"context variable '{spec.name}' is missing", expected=f"{spec.name} [{spec.unit}] in {spec.domain}")
+                raise Incompatible(
+                    f"context variable '{spec.name}' is missing",
+                    expected=f"{spec.name} [{spec.unit}] in {spec.domain}",
+                )
             continue
         context[spec.name] = _context_tensor(spec, given[spec.name], batch, force)
     return context
@@ -71,11 +74,16 @@ def _context_tensor(spec: ContextSpec, value: Tensor | float, batch: int, force:
     try:
         tensor = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise Incompatible(f"context variable '{spec.name}' is {printable(repr(value), 60)}", expected="a number") from None
+        raise Incompatible(
+            f"context variable '{spec.name}' is {printable(repr(value), 60)}", expected="a number"
+        ) from None
     if tensor.ndim == 0:
         tensor = tensor.expand(batch)
     if tuple(tensor.shape) != (batch,):
-        raise Incompatible(f"context variable '{spec.name}' has shape {list(tensor.shape)}", expected=f"a number or [{batch}]")
+        raise Incompatible(
+            f"context variable '{spec.name}' has shape {list(tensor.shape)}",
+            expected=f"a number or [{batch}]",
+        )
     if not force:
         _check_domain(f"context variable '{spec.name}'", tensor, spec.domain, spec.unit)
     return tensor
@@ -94,7 +102,9 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor, sizes: dict[str, int]) -> No
             raise Incompatible(f"axis {axis} of input '{spec.name}' has size {size} (shape {shape})", expected=expected)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in spec.dtypes:
-        raise Incompatible(f"input '{spec.name}' has dtype {dtype}", expected=" or ".join(spec.dtypes), hint="cast it first")
+        raise Incompatible(
+            f"input '{spec.name}' has dtype {dtype}", expected=" or ".join(spec.dtypes), hint="cast it first"
+        )
 
 
 def _check_values(spec: TensorSpec, tensor: Tensor) -> None:
@@ -108,7 +118,9 @@ def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
     good = torch.isfinite(plain)
     if not bool(good.all()):
         count = int((~good).sum())
-        raise Incompatible(f"{what} holds NaN or infinity in {count} of {good.numel()} places", expected="finite numbers")
+        raise Incompatible(
+            f"{what} holds NaN or infinity in {count} of {good.numel()} places", expected="finite numbers"
+        )
     if domain.kind == "interval":
         good = (plain >= domain.low) & (plain <= domain.high)
     elif domain.kind == "values":
@@ -116,4 +128,8 @@ def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
     if not bool(good.all()):
         worst = plain[~good].flatten()[0].item()
         suffix = f" [{unit}]" if unit != "1" else ""
-        raise Incompatible(f"{what} holds {worst:g}, outside its domain", expected=f"{domain}{suffix}", hint="--force skips this check")
+        raise Incompatible(
+            f"{what} holds {worst:g}, outside its domain",
+            expected=f"{domain}{suffix}",
+            hint="--force skips this check",
+        )

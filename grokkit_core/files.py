@@ -86,18 +86,38 @@ def _npz(data: bytes, shown: str) -> Arrays:
             if size > MAX_BYTES:
                 raise TooLarge(f"{shown} inflates to {size} bytes", expected=f"at most {MAX_BYTES}")
             names = archive.namelist()
-            return {name.removesuffix(".npy"): _npy(archive.read(name), f"{printable(name, 60)} of {shown}") for name in names}
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+            return {
+                name.removesuffix(".npy"): _npy(archive.read(name), f"{printable(name, 60)} of {shown}")
+                for name in names
+            }
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise Incompatible(f"{shown} is not an .npz archive: {printable(error, 120)}") from None
 
 
 def _safetensors(data: bytes, shown: str, signature: Signature) -> Arrays:
     try:
         tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (
+        safetensors.SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
         raise Incompatible(f"{shown} is not a safetensors file: {printable(error, 120)}") from None
     wants = {spec.name for spec in signature.inputs if spec.dtypes[0].startswith("complex")}
-    return {name: torch.view_as_complex(t) if name in wants and t.shape[-1:] == (2,) else t for name, t in tensors.items()}
+    return {
+        name: torch.view_as_complex(t) if name in wants and t.shape[-1:] == (2,) else t for name, t in tensors.items()
+    }
 
 
 def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> Arrays:
@@ -110,12 +130,16 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
         rows = rows[1:]
     sizes = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
     if len(sizes) != len(spec.axes) - 1:
-        raise Incompatible(f"input '{spec.name}' {spec.shape} has no fixed shape", hint="use .npy, .json or .safetensors")
+        raise Incompatible(
+            f"input '{spec.name}' {spec.shape} has no fixed shape", hint="use .npy, .json or .safetensors"
+        )
     width = math.prod(sizes)
     for number, row in enumerate(rows, 1):
         if len(row) != width or not _numeric(row):
             what = f"{len(row)} columns" if len(row) != width else "a cell that is not a number"
-            raise Incompatible(f"row {number} of {shown} has {what}", expected=f"{width} numbers, {spec.shape} flattened")
+            raise Incompatible(
+                f"row {number} of {shown} has {what}", expected=f"{width} numbers, {spec.shape} flattened"
+            )
     values = torch.tensor([[float(cell) for cell in row] for row in rows], dtype=torch.float64)
     return {spec.name: values.reshape(len(rows), *sizes).to(_dtype_for(spec, dtype))}
 
@@ -144,7 +168,9 @@ def _json_tensor(item: Any, name: str, spec: TensorSpec | None, dtype: torch.dty
     try:
         values = torch.tensor(item, dtype=torch.float64)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise Incompatible(f"'{printable(name, 60)}' of {shown} is not an array of numbers: {printable(error, 120)}") from None
+        raise Incompatible(
+            f"'{printable(name, 60)}' of {shown} is not an array of numbers: {printable(error, 120)}"
+        ) from None
     if spec is None:
         return values
     wanted = _dtype_for(spec, dtype)
@@ -176,7 +202,9 @@ class ArrayWriter:
         self.path, self.steps = path.expanduser(), steps
         self.suffix = self.path.suffix.lower()
         if self.suffix not in SUFFIXES:
-            raise UsageError(f"output file {printable(path, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES))
+            raise UsageError(
+                f"output file {printable(path, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES)
+            )
         self.shape: tuple[int, ...] = ()
         self._kept: list[Tensor] = []
         self._staging = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
@@ -208,11 +236,17 @@ class ArrayWriter:
         array = outputs.contiguous().numpy()
         if not self.shape:
             shape = array.shape if self.steps is None else (self.steps, *array.shape)
-            header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+            header = {
+                "descr": np.lib.format.dtype_to_descr(array.dtype),
+                "fortran_order": False,
+                "shape": shape,
+            }
             np.lib.format.write_array_header_1_0(self._file, header)
         self._file.write(array.tobytes())
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._file is not None
         try:
             if kind is None:
@@ -242,5 +276,3 @@ class ArrayWriter:
         else:
             plain = torch.view_as_real(outputs) if outputs.is_complex() else outputs
             self._file.write(safetensors.torch.save({"outputs": plain.contiguous()}, metadata={"format": "pt"}))
-
-

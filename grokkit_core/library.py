@@ -102,7 +102,9 @@ class Library:
         environ = os.environ if environment is None else environment
         roots = [Root(Path(path).expanduser(), "option", "--library") for path in paths]
         listed = environ.get(VARIABLE, "")
-        roots += [Root(Path(part).expanduser(), "environment", f"${VARIABLE}") for part in listed.split(os.pathsep) if part]
+        roots += [
+            Root(Path(part).expanduser(), "environment", f"${VARIABLE}") for part in listed.split(os.pathsep) if part
+        ]
         roots.append(Root(user_library(), "user", "user library"))
         roots += [Root(path, "plugin", distribution) for distribution, path in plugin_roots]
         return cls(roots)
@@ -169,10 +171,15 @@ class Library:
                 _trusted(root)
                 holders.append(root)
         if not holders:
-            raise NotFound(f"no cassette is named '{name}'", hint=nearest(name, self.names()) or "`grokkit list` shows them")
+            raise NotFound(
+                f"no cassette is named '{name}'",
+                hint=nearest(name, self.names()) or "`grokkit list` shows them",
+            )
         if holders[0].kind == "plugin" and len(holders) > 1:
             listed = ", ".join(f"{printable(root.source)}/{name}" for root in holders)
-            raise Incompatible(f"'{name}' is offered by several plugins: {listed}", hint="uninstall one, or give its path")
+            raise Incompatible(
+                f"'{name}' is offered by several plugins: {listed}", hint="uninstall one, or give its path"
+            )
         return holders[0]
 
     def _pinned(self, root: Root, ref: Ref, versions: Sequence[int]) -> Entry:
@@ -183,7 +190,10 @@ class Library:
                 continue
             if entry.manifest is not None and entry.manifest.digest == ref.digest:
                 return entry
-        raise NotFound(f"no version of '{ref.name}' has the digest {ref.digest}", hint=f"`grokkit show {ref.name}` prints it")
+        raise NotFound(
+            f"no version of '{ref.name}' has the digest {ref.digest}",
+            hint=f"`grokkit show {ref.name}` prints it",
+        )
 
 
 def user_library() -> Path:
@@ -201,7 +211,9 @@ def _trusted(root: Root) -> None:
 def _names(root: Root) -> list[str]:
     try:
         with os.scandir(root.path) as entries:
-            return sorted(entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False))
+            return sorted(
+                entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False)
+            )
     except OSError:
         return []
 

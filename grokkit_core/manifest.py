@@ -240,7 +240,9 @@ class Manifest:
         if type(schema) is not int or schema < 1:
             raise BadManifest(f"manifest.schema is {schema!r}", expected=f"an integer from 1 to {SCHEMA}")
         if schema > SCHEMA:
-            raise SchemaUnsupported(f"the manifest has schema {schema}", expected=f"at most {SCHEMA}", hint="upgrade grokkit")
+            raise SchemaUnsupported(
+                f"the manifest has schema {schema}", expected=f"at most {SCHEMA}", hint="upgrade grokkit"
+            )
         manifest = from_json(cls, value)
         try:
             manifest.signature  # noqa: B018  (building it checks that names are distinct)

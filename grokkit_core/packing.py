@@ -43,7 +43,15 @@ def unpack(data: bytes) -> dict[str, Tensor]:
     header = weights.read_header(data)
     try:
         tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
+    except (
+        safetensors.SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise BadWeights(f"the weights file cannot be read: {printable(error)}") from None
     for name, info in header.items():
         tensor = tensors.get(name)

@@ -181,7 +181,11 @@ class PluginHost:
         """The gate of that id, with these options."""
         return cast("Gate", self.build(self.spec(GateSpec, name), **options))
 
-    def build(self, spec: TaskSpec | ArchitectureSpec | RecipeSpec | FusionSpec | GateSpec | TransferSpec, **arguments: Any) -> Any:
+    def build(
+        self,
+        spec: TaskSpec | ArchitectureSpec | RecipeSpec | FusionSpec | GateSpec | TransferSpec,
+        **arguments: Any,
+    ) -> Any:
         """Import what a spec's target names and call it with the spec; raises `PluginError` if that code fails.
 
         The result's `plugins` attribute is set to this host, so that composite components can resolve their parts.
@@ -228,11 +232,16 @@ class PluginHost:
         note = f" ({len(broken)} plugins are not loaded, see `grokkit plugins`)" if broken else ""
         if "/" in name and not any(other.startswith(package + "/") for other in known):
             distribution = package.replace("_", "-")
-            return PluginError(f"no installed plugin brings the {kind.kind} {shown}{note}", hint=f"pip install {printable(distribution)}")
+            return PluginError(
+                f"no installed plugin brings the {kind.kind} {shown}{note}",
+                hint=f"pip install {printable(distribution)}",
+            )
         return NotFound(f"no {kind.kind} is named '{shown}'{note}", hint=nearest(name, known))
 
     def _discover(self, allowed: Sequence[str] | None) -> Iterator[Plugin]:
-        points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point)))
+        points = sorted(
+            importlib.metadata.entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point))
+        )
         wanted = None if allowed is None else {normal(name) for name in allowed}
         groups: dict[str, set[tuple[str, str]]] = {}
         unique = {(normal(p.name), normal(_distribution(p)), p.value): p for p in points}
@@ -246,7 +255,13 @@ class PluginHost:
             elif len(groups[normal(point.name)]) > 1 or normal(point.name) == CORE:
                 rivals = sorted({other for other, _ in groups[normal(point.name)]} - {distribution})
                 named = ", ".join(printable(rival, 80) for rival in rivals) or "grokkit itself"
-                yield Plugin(point.name, distribution, version, "clash", f"the entry point name is also taken by {named}")
+                yield Plugin(
+                    point.name,
+                    distribution,
+                    version,
+                    "clash",
+                    f"the entry point name is also taken by {named}",
+                )
             else:
                 yield self._load(point.name, point.value, distribution, version)
 
@@ -292,7 +307,9 @@ class PluginHost:
         ]
         if unknown:
             self.manager.unregister(module)
-            raise PluginError(f"it implements the unknown hook {unknown[0]}", expected="grokkit_components or grokkit_event")
+            raise PluginError(
+                f"it implements the unknown hook {unknown[0]}", expected="grokkit_components or grokkit_event"
+            )
 
 
 @functools.cache
@@ -323,7 +340,9 @@ def _without_clashes(plugins: Iterable[Plugin]) -> tuple[Plugin, ...]:
         if contested is None or plugin.name == CORE:
             checked.append(plugin)
             continue
-        rivals = sorted({f"'{p.name}' of {p.distribution}" for p in claims[contested] if p is not plugin}) or ["itself, twice"]
+        rivals = sorted({f"'{p.name}' of {p.distribution}" for p in claims[contested] if p is not plugin}) or [
+            "itself, twice"
+        ]
         reason = f"{contested[0]} '{contested[1]}' is also claimed by {printable(', '.join(rivals), 160)}"
         checked.append(replace(plugin, status="clash", reason=reason, components=(), module=None))
     return tuple(checked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,13 @@ def run(
     device: str = "auto",
     dtype: str | None = None,
     library: Where = None,
+    on_outputs: Callable[[Tensor], None] | None = None,
 ) -> Prediction:
     """Predict on tensors or on a file (`.npy .npz .csv .json .safetensors`, `-` for JSON on stdin).
 
     With `steps` a rollout of a flow map: outputs "step batch *out" and the drift of the task's invariants. With
-    `output` they are written there as they come, and the file appears only when it is complete. `force` admits values
-    outside the domain.
+    `output` they are written there as they come, and the file appears only when it is complete; with `on_outputs` each
+    step's are handed on and not kept. `force` admits values outside the domain.
     """
     chosen = ref if isinstance(ref, Cassette) else load(ref, library=workspace(library))
     cassette = chosen.to(choose_device(device, chosen.manifest.weights.parameters), dtype)
@@ -88,38 +89,22 @@ def run(
     drift = Drift(cassette.task) if steps is not None else None
     results = _results(cassette, tensors, settled, key, steps, force)
     if output is not None:
-        shape, kind = _write(Path(output), results, steps, drift)
-        return Prediction(None, shape, kind, time.perf_counter() - started, _worst(drift), str(output))
-    collected = []
+        written, name = _write(Path(output), results, steps, drift)
+        return Prediction(None, written, name, time.perf_counter() - started, _worst(drift), str(output))
+    collected: list[Tensor] = []
+    take = on_outputs or collected.append
+    shape: tuple[int, ...] = ()
+    kind = ""
     for result in results:
         if drift:
             drift.observe(result)
-        collected.append(result.cpu())
-    outputs = torch.stack(collected) if steps is not None else collected[0]
+        shape, kind = tuple(result.shape), _name(result)
+        take(result.cpu())
     seconds = time.perf_counter() - started
-    return Prediction(outputs, tuple(outputs.shape), _name(outputs), seconds, _worst(drift))
-
-
-def stream_rollout(
-    ref: str | Cassette,
-    inputs: Tensor | Mapping[str, Tensor] | str | Path,
-    steps: int,
-    *,
-    context: Mapping[str, float | Tensor] | None = None,
-    force: bool = False,
-    library: Where = None,
-) -> tuple[Iterator[Tensor], Drift]:
-    """The outputs of a rollout one step at a time, and the drift that fills while they are taken."""
-    cassette = ref if isinstance(ref, Cassette) else load(ref, library=workspace(library))
-    tensors, found = _inputs(cassette, inputs)
-    drift = Drift(cassette.task)
-
-    def steps_with_drift() -> Iterator[Tensor]:
-        for result in _results(cassette, tensors, {**found, **(context or {})}, None, steps, force):
-            drift.observe(result)
-            yield result
-
-    return steps_with_drift(), drift
+    if steps is not None:
+        shape = (steps, *shape)
+    kept = (torch.stack(collected) if steps is not None else collected[0]) if collected else None
+    return Prediction(kept, shape, kind, seconds, _worst(drift))
 
 
 def _results(
@@ -153,7 +138,9 @@ def _inputs(
     return inputs, {name: tensor for name, tensor in given.items() if name in variables}
 
 
-def _write(path: Path, results: Iterator[Tensor], steps: int | None, drift: Drift | None) -> tuple[tuple[int, ...], str]:
+def _write(
+    path: Path, results: Iterator[Tensor], steps: int | None, drift: Drift | None
+) -> tuple[tuple[int, ...], str]:
     kind = ""
     with ArrayWriter(path, steps) as writer:
         for result in results:
@@ -176,5 +163,3 @@ def nested(tensor: Tensor) -> Any:
     """A tensor as nested lists; complex numbers as [real, imaginary]."""
     plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     return plain.tolist()
-
-

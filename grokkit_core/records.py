@@ -114,7 +114,10 @@ def _read_record(kind: type, value: Any, path: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     for key in value:
         if key not in names:
-            raise BadManifest(f"{printable(path, 120)} has an unknown field '{printable(key, 60)}'", hint=nearest(key, names))
+            raise BadManifest(
+                f"{printable(path, 120)} has an unknown field '{printable(key, 60)}'",
+                hint=nearest(key, names),
+            )
     for name in names:
         if name not in value:
             raise BadManifest(f"{printable(path, 120)} lacks the field '{name}'")

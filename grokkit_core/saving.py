@@ -60,7 +60,9 @@ def install(root: Path, folder: Path, name: str | None = None) -> Manifest:
         if target.exists():
             return _same(target, manifest)
         if (home / f".removed-{manifest.version}").exists():
-            raise Incompatible(f"{manifest.ref} was removed here and its number is not used again", hint="use --as NAME")
+            raise Incompatible(
+                f"{manifest.ref} was removed here and its number is not used again", hint="use --as NAME"
+            )
         with _staged(home) as staging:
             _write(staging / WEIGHTS, stored.weights)
             _write(staging / store.MANIFEST, manifest.to_bytes())
@@ -177,7 +179,8 @@ def _same(target: Path, manifest: Manifest) -> Manifest:
     present = store.read_manifest(target)
     if present.digest != manifest.digest:
         raise Incompatible(
-            f"{manifest.ref} is taken by another cassette ({present.digest[:19]}...)", hint="use --as NAME to reissue it"
+            f"{manifest.ref} is taken by another cassette ({present.digest[:19]}...)",
+            hint="use --as NAME to reissue it",
         )
     return present
 
@@ -197,5 +200,3 @@ def _clean(home: Path) -> None:
             with contextlib.suppress(OSError):
                 if entry.stat().st_mtime < limit:
                     shutil.rmtree(entry, ignore_errors=True)
-
-

@@ -135,7 +135,8 @@ class _Named:
         identifier = getattr(self, "id", "")
         bare, owned = _BARE.fullmatch(identifier), _OWNED.fullmatch(identifier)
         if not (bare if self.owned is False else owned if self.owned else bare or owned):
-            form = {False: "lower-case-with-hyphens", True: "package/name"}.get(self.owned, "name or package/name")  # type: ignore[arg-type]
+            forms: dict[bool | None, str] = {False: "lower-case-with-hyphens", True: "package/name"}
+            form = forms.get(self.owned, "name or package/name")
             raise UsageError(f"{self.kind} id '{printable(identifier, 80)}'", expected=form)
         target = getattr(self, "target", "")
         if not _TARGET.fullmatch(target):

@@ -68,7 +68,9 @@ def check_weights(manifest: Manifest, data: bytes) -> None:
             hint="restore it from its source",
         )
     if manifest.weights.parameters > 8 * len(data):
-        raise BadWeights(f"{manifest.ref} claims {manifest.weights.parameters} parameters", expected="no more than stored")
+        raise BadWeights(
+            f"{manifest.ref} claims {manifest.weights.parameters} parameters", expected="no more than stored"
+        )
     weights.read_header(data)
 
 

@@ -92,8 +92,11 @@ class Domain:
     def from_json(cls, value: Any, path: str) -> Domain:
         """Read the manifest's form; raises `BadManifest`."""
         kind = value.get("kind") if isinstance(value, dict) else None
-        record = {"interval": _Interval, "values": _Values}.get(kind if isinstance(kind, str) else "", _Plain)
-        read = from_json(record, value, path)
+        records: dict[object, type[_Plain] | type[_Interval] | type[_Values]] = {
+            "interval": _Interval,
+            "values": _Values,
+        }
+        read: _Plain | _Interval | _Values = from_json(records.get(str(kind), _Plain), value, path)
         if isinstance(read, _Interval) and read.low > read.high:
             raise BadManifest(f"{path} is the empty interval [{read.low:g}, {read.high:g}]", expected="low <= high")
         if isinstance(read, _Values) and (not read.values or list(read.values) != sorted(set(read.values))):
@@ -153,7 +156,12 @@ class TensorSpec:
                 raise UsageError(f"axis {axis!r} of '{name}'", expected="a name or a positive integer")
         if not dtypes or any(dtype not in DTYPES for dtype in dtypes):
             raise UsageError(f"dtypes {list(dtypes)} of '{name}'", expected=f"at least one of {', '.join(DTYPES)}")
-        for attribute, value in (("name", name), ("axes", tuple(axes)), ("dtypes", tuple(dtypes)), ("unit", unit)):
+        for attribute, value in (
+            ("name", name),
+            ("axes", tuple(axes)),
+            ("dtypes", tuple(dtypes)),
+            ("unit", unit),
+        ):
             object.__setattr__(self, attribute, value)
         object.__setattr__(self, "domain", Domain.of(domain))
 
@@ -201,7 +209,12 @@ class ContextSpec:
         required: bool = False,
     ) -> None:
         _check_name(name, "context variable")
-        for attribute, value in (("name", name), ("unit", unit), ("domain", Domain.of(domain)), ("required", required)):
+        for attribute, value in (
+            ("name", name),
+            ("unit", unit),
+            ("domain", Domain.of(domain)),
+            ("required", required),
+        ):
             object.__setattr__(self, attribute, value)
 
     def __str__(self) -> str:
@@ -267,7 +280,10 @@ def differences(first: Signature, second: Signature) -> tuple[str, ...]:
     take part; a gate states what it needs.
     """
     found: list[str] = []
-    for role, left, right in (("input", first.inputs, second.inputs), ("output", first.outputs, second.outputs)):
+    for role, left, right in (
+        ("input", first.inputs, second.inputs),
+        ("output", first.outputs, second.outputs),
+    ):
         if len(left) != len(right):
             found.append(f"{len(left)} {role}s against {len(right)}")
         for a, b in zip(left, right, strict=False):

@@ -16,7 +16,18 @@ MAX_BYTES = 1 << 30
 MAX_HEADER = 1 << 20
 MAX_TENSORS = 4_096
 MAX_DIMENSIONS = 8
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 
 _TENSOR_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
 _METADATA = "__metadata__"
@@ -46,7 +57,9 @@ def read_header(data: bytes) -> Mapping[str, TensorInfo]:
     header, start = _header_bytes(data)
     entries = _parse(header)
     if entries.pop(_METADATA, None) != {"format": "pt"}:
-        raise BadWeights("the metadata of the weights file is missing or different", expected='exactly {"format": "pt"}')
+        raise BadWeights(
+            "the metadata of the weights file is missing or different", expected='exactly {"format": "pt"}'
+        )
     if not 1 <= len(entries) <= MAX_TENSORS:
         kind = TooLarge if entries else BadWeights
         raise kind(f"the weights file holds {len(entries)} tensors", expected=f"1 to {MAX_TENSORS}")
@@ -64,7 +77,10 @@ def _header_bytes(data: bytes) -> tuple[bytes, int]:
     if length > MAX_HEADER:
         raise TooLarge(f"the header of the weights file claims {length} bytes", expected=f"at most {MAX_HEADER}")
     if not 2 <= length <= len(data) - 8 or length % 8:
-        raise BadWeights(f"the header of the weights file claims {length} bytes", expected="a multiple of 8 within the file")
+        raise BadWeights(
+            f"the header of the weights file claims {length} bytes",
+            expected="a multiple of 8 within the file",
+        )
     header = data[8 : 8 + length]
     if min(header) < 0x20 or max(header) > 0x7E or b"\\" in header:
         raise BadWeights("the header of the weights file holds a byte outside printable ASCII, or a backslash")
@@ -111,7 +127,9 @@ def _integer(token: str) -> int:
 def _tensor(name: str, entry: Any) -> TensorInfo:
     shown = f"tensor '{printable(name, 60)}'"
     if not is_tensor_name(name):
-        raise BadWeights(f"{shown} has a name that the format does not allow", expected="letters, digits, '_', '.', '-'")
+        raise BadWeights(
+            f"{shown} has a name that the format does not allow", expected="letters, digits, '_', '.', '-'"
+        )
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BadWeights(f"{shown} has other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -133,7 +151,10 @@ def _check_coverage(ordered: Mapping[str, TensorInfo], size: int) -> None:
     position = 0
     for name, info in ordered.items():
         if info.begin != position:
-            raise BadWeights(f"tensor '{name}' starts at byte {info.begin}", expected=f"{position}, without hole or overlap")
+            raise BadWeights(
+                f"tensor '{name}' starts at byte {info.begin}",
+                expected=f"{position}, without hole or overlap",
+            )
         position = info.end
     if position != size:
         raise BadWeights(f"the tensors cover {position} of {size} data bytes", expected="all of them")

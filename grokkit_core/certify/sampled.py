@@ -64,14 +64,23 @@ def certificate_of(task: Task, scores: Sequence[Scores], *, level: Level, seed: 
 
 def describe_place(where: Place) -> str:
     """A `where` row in words: `omega = 0.9`."""
-    return ", ".join(f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in where.items())
+    return ", ".join(
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in where.items()
+    )
 
 
 def _metric(task: Task, score: Scores) -> Metric:
     found = score.figure(MODEL)
     low, high = found.interval
     return Metric(
-        task.spec.metric, found.value, task.spec.unit, found.stderr, (low, high), CONFIDENCE, score.n, dict(score.where)
+        task.spec.metric,
+        found.value,
+        task.spec.unit,
+        found.stderr,
+        (low, high),
+        CONFIDENCE,
+        score.n,
+        dict(score.where),
     )
 
 

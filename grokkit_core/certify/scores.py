@@ -91,7 +91,10 @@ def measure(
     baselines = task.baselines(calibration.to(dtype))
     everyone = {**predictors, **{f"baseline:{name}": predict for name, predict in baselines.items()}}
     cast = batch.to(dtype)
-    errors = {name: errors_of(task, predict, cast, device if name in predictors else "cpu") for name, predict in everyone.items()}
+    errors = {
+        name: errors_of(task, predict, cast, device if name in predictors else "cpu")
+        for name, predict in everyone.items()
+    }
     return Scores(where, n, errors, batch_digest(batch))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.certify.agree import disagreements
 from grokkit_core.devices import choose_device
@@ -68,5 +67,3 @@ def verify(
     reasons = disagreements(recorded, recomputed, floor=task.spec.floor)
     place.plugins.emit(Event("certificate", {"name": cassette.manifest.ref, "agrees": not reasons}))
     return Verification(cassette.manifest, recomputed, reasons)
-
-

@@ -12,7 +12,7 @@ from grokkit_core.devices import choose_device
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.fusion import FusionPlan
 from grokkit_core.fusion.gate import Calibration
-from grokkit_core.fusion.table import Row, is_saturated, make_table, worse_than_baseline
+from grokkit_core.fusion.table import Row, better_baselines, is_saturated, make_table
 from grokkit_core.library import Entry
 from grokkit_core.manifest import Manifest
 from grokkit_core.names import check_name
@@ -30,7 +30,7 @@ class Composition:
     plan: FusionPlan
     table: tuple[Row, ...]
     notes: tuple[str, ...]
-    worse_than: str
+    worse_than: Mapping[str, int]
 
     @property
     def wins(self) -> int:
@@ -51,7 +51,7 @@ class Composition:
             "of": len(self.table),
             "strict": sum(row.strict for row in self.table),
             "non_inferior": sum(row.non_inferior for row in self.table),
-            "worse_than": self.worse_than or None,
+            "worse_than": dict(self.worse_than),
             "saturated": is_saturated(self.table),
             "notes": list(self.notes),
             "verdict": manifest.certificate.verdict,
@@ -102,12 +102,10 @@ def compose(
     task = members[0].task
     places = calibration_places(task, plan, calibrate or {})
     fused = _fuse(members, plan, task, places, seed, new_name, fixed=bool(calibrate)).to(members[0].device, dtype)
-    table = make_table(
-        task, fused, dict(zip(plan.members, members, strict=True)), places, n=SAMPLES["full"], seed=seed
-    )
+    table = make_table(task, fused, dict(zip(plan.members, members, strict=True)), places, n=SAMPLES["full"], seed=seed)
     saved = fused.with_certificate(task.certify(fused, level="full", seed=seed)).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
-    worse = worse_than_baseline(table, higher_is_better=task.spec.higher_is_better)
+    worse = better_baselines(table, higher_is_better=task.spec.higher_is_better)
     return Composition(saved, plan, table, plan.notes, worse)
 
 
@@ -125,7 +123,9 @@ def calibration_places(task: Task, plan: FusionPlan, calibrate: Mapping[str, Seq
     variable = plan.signature.variable(name)
     if others or variable is None:
         known = ", ".join(item.name for item in plan.signature.context) or "none"
-        raise UsageError(f"calibration contexts for {', '.join(calibrate)}", expected=f"one context variable of {known}")
+        raise UsageError(
+            f"calibration contexts for {', '.join(calibrate)}", expected=f"one context variable of {known}"
+        )
     for value in calibrate[name]:
         if not variable.domain.contains(value):
             raise Incompatible(f"calibration context {name} = {value:g}", expected=f"in {variable.domain}")

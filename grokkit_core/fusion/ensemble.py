@@ -18,7 +18,7 @@ from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.gates import mix
 from grokkit_core.manifest import Curve, Digest, Manifest, Positive, Provenance
 from grokkit_core.records import at_least, from_json, to_json
-from grokkit_core.specs import ArchitectureSpec, GateSpec
+from grokkit_core.specs import ArchitectureSpec, Component, GateSpec
 from grokkit_core.strictjson import canonical
 from grokkit_core.tensors import ContextSpec, Signature, common
 from grokkit_core.weights import is_tensor_name
@@ -108,7 +108,11 @@ class EnsembleArchitecture(Architecture):
 def nesting(config: Mapping[str, Any]) -> int:
     """How deep ensembles stand inside each other: 1 for an ensemble of plain networks."""
     members = config.get("members")
-    inner = [entry["config"] for entry in members if isinstance(entry, Mapping)] if isinstance(members, list | tuple) else []
+    inner = (
+        [entry["config"] for entry in members if isinstance(entry, Mapping)]
+        if isinstance(members, list | tuple)
+        else []
+    )
     return 1 + max((nesting(item) for item in inner if "members" in item), default=0)
 
 
@@ -146,7 +150,11 @@ class Stack(nn.Module):
             state = self.state_dict()
             with torch.inference_mode(False):
                 self._networks = [
-                    build_module(self.architecture, self.entry.config, {name: tensor[i] for name, tensor in state.items()})
+                    build_module(
+                        self.architecture,
+                        self.entry.config,
+                        {name: tensor[i] for name, tensor in state.items()},
+                    )
                     for i in range(self.entry.count)
                 ]
         return self._networks
@@ -195,11 +203,25 @@ class EnsembleFusion(Fusion):
         repeated = sorted({m.ref for m in members if sum(other.digest == m.digest for other in members) > 1})
         notes = [f"{ref} is a member more than once; repeats share one opinion" for ref in repeated]
         return FusionPlan(
-            self.spec.id, spec.id, labels(ordered), tuple(ordered), requiring(shared, variable), variable, options, tuple(notes)
+            self.spec.id,
+            spec.id,
+            labels(ordered),
+            tuple(ordered),
+            requiring(shared, variable),
+            variable,
+            options,
+            tuple(notes),
         )
 
     def compose(
-        self, members: Sequence[Cassette], plan: FusionPlan, *, gate: Gate, batches: Calibration, seed: int, name: str
+        self,
+        members: Sequence[Cassette],
+        plan: FusionPlan,
+        *,
+        gate: Gate,
+        batches: Calibration,
+        seed: int,
+        name: str,
     ) -> Cassette:
         """Fit the gate on `batches` with the members frozen, and put everything into one cassette."""
         from grokkit_core.streams import stream
@@ -213,7 +235,7 @@ class EnsembleFusion(Fusion):
             "members": [to_json(entry) for entry in entries],
             "gate": {"id": gate.spec.id, "variable": plan.variable, "config": dict(state.config)},
         }
-        components = (architecture, gate.spec, *(member.architecture.spec for member in members))
+        components: tuple[Component, ...] = (architecture, gate.spec, *(member.architecture.spec for member in members))
         provenance = Provenance(
             kind="composed",
             recipe=None,
@@ -268,16 +290,15 @@ def _grouped(manifests: Sequence[Manifest]) -> dict[bytes, list[Manifest]]:
 
 def _entries(members: Sequence[Cassette], keys: Sequence[str]) -> tuple[list[MemberEntry], dict[str, Tensor]]:
     """Member entries in plan order and their stacked tensors by full name."""
-    entries, tensors = [], {}
+    entries: list[MemberEntry] = []
+    tensors: dict[str, Tensor] = {}
     for index, (key, group) in enumerate(_runs(members, keys)):
         prefix = f"m{index}."
         dtype = _widest(group)
         stacked = {prefix + name: _stack([m.tensors[name] for m in group], dtype) for name in group[0].tensors}
         reference = group[0].manifest.architecture
         digest = packing.tensor_digest(stacked)
-        entries.append(
-            MemberEntry(key, reference.id, reference.version, reference.config, len(group), digest, prefix)
-        )
+        entries.append(MemberEntry(key, reference.id, reference.version, reference.config, len(group), digest, prefix))
         tensors |= stacked
     return entries, tensors
 
@@ -299,4 +320,3 @@ def _runs(members: Sequence[Cassette], keys: Sequence[str]) -> Iterator[tuple[st
     for group in _grouped([member.manifest for member in members]).values():
         yield keys[position], list(members[position : position + len(group)])
         position += len(group)
-

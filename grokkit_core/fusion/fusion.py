@@ -65,7 +65,16 @@ class Fusion(ABC):
         """Check that the members fit together and with the gate, from manifests alone; raises `Incompatible`."""
 
     @abstractmethod
-    def compose(self, members: Sequence[Cassette], plan: FusionPlan, *, gate: Gate, batches: Calibration, seed: int, name: str) -> Cassette:
+    def compose(
+        self,
+        members: Sequence[Cassette],
+        plan: FusionPlan,
+        *,
+        gate: Gate,
+        batches: Calibration,
+        seed: int,
+        name: str,
+    ) -> Cassette:
         """The fused cassette, not yet certified or saved; members stay as they are."""
 
 
@@ -96,7 +105,10 @@ def shared_signature(manifests: Sequence[Manifest]) -> Signature:
             )
         found = differences(first.signature, other.signature)
         if found:
-            raise Incompatible(f"signatures of {first.name} and {other.name} differ: {'; '.join(found)}", expected="equal ones")
+            raise Incompatible(
+                f"signatures of {first.name} and {other.name} differ: {'; '.join(found)}",
+                expected="equal ones",
+            )
         _same_law(first, other)
     return common([manifest.signature for manifest in manifests])
 
@@ -123,7 +135,9 @@ def gate_variable(spec: GateSpec, manifests: Sequence[Manifest], shared: Signatu
         what = f"the context variable '{named}'" if named else "a scalar context variable"
         lacking = [m.name for m in manifests if (m.signature.variable(named) is None if named else not m.context)]
         who = f"{', '.join(lacking)} has none" if lacking else "the members declare it with different units or domains"
-        raise Incompatible(f"gate {spec.id} reads {what}, but {who}", hint="choose another gate: `grokkit tasks` lists them")
+        raise Incompatible(
+            f"gate {spec.id} reads {what}, but {who}", hint="choose another gate: `grokkit tasks` lists them"
+        )
     if len(known) > 1:
         raise Incompatible(
             f"gate {spec.id} reads one context variable and the members share {', '.join(known)}",

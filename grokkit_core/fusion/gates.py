@@ -42,8 +42,9 @@ class SpectralModule(nn.Module):
     def __init__(self, variable: str, members: int, width: int = 16, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.variable, self.members = variable, members
-        self.hidden = nn.utils.skip_init(nn.Linear, 1, width)
-        self.output = nn.utils.skip_init(nn.Linear, width, 1 if members == 2 else members)
+        with torch.random.fork_rng(devices=[]):
+            self.hidden = nn.Linear(1, width)
+            self.output = nn.Linear(width, 1 if members == 2 else members)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         if generator is not None:
@@ -90,7 +91,9 @@ class Spectral(Gate):
         config = {"members": len(members), "variable": batches.variable, "width": self.options["width"]}
         return GateState(config, {name: tensor.detach() for name, tensor in module.state_dict().items()})
 
-    def _loss(self, module: SpectralModule, members: Sequence[Predictor], batches: Calibration, *, drawn: bool) -> Tensor:
+    def _loss(
+        self, module: SpectralModule, members: Sequence[Predictor], batches: Calibration, *, drawn: bool
+    ) -> Tensor:
         total = torch.zeros((), dtype=batches.dtype)
         for place in batches.places:
             batch = batches.draw(self.options["samples"], batches.random_place() if drawn else place)
@@ -111,4 +114,3 @@ def mix(weights: Tensor, predictions: Tensor) -> Tensor:
     missing = predictions.ndim - weights.ndim
     shaped = weights.reshape(*weights.shape, *([1] * missing)) if missing else weights
     return (shaped.to(predictions.dtype) * predictions).sum(0)
-

@@ -79,7 +79,13 @@ class Row:
 
 
 def make_table(
-    task: Task, fused: Cassette, members: Mapping[str, Cassette], fitted: Sequence[Place], *, n: int, seed: int
+    task: Task,
+    fused: Cassette,
+    members: Mapping[str, Cassette],
+    fitted: Sequence[Place],
+    *,
+    n: int,
+    seed: int,
 ) -> tuple[Row, ...]:
     """Members, fusion and baselines at every place of `task.evaluation`, on the test samples of `seed`.
 
@@ -89,7 +95,13 @@ def make_table(
     rows = []
     for index in range(len(task.evaluation)):
         scores = measure(
-            task, {**predictors, FUSED: fused.predict}, index, n=n, seed=seed, dtype=fused.dtype, device=fused.device
+            task,
+            {**predictors, FUSED: fused.predict},
+            index,
+            n=n,
+            seed=seed,
+            dtype=fused.dtype,
+            device=fused.device,
         )
         rows.append(_row(task, scores, _weights(task, fused, list(members), scores.where, seed), fitted))
     significant = holm([row.p for row in rows])
@@ -132,14 +144,14 @@ def _weights(task: Task, fused: Cassette, names: Sequence[str], where: Place, se
     return dict(zip(names, weights.flatten(1).mean(1).tolist(), strict=True))
 
 
-def worse_than_baseline(rows: Sequence[Row], *, higher_is_better: bool = False) -> str:
-    """The baseline that beats the fusion in most rows, if any does; else an empty string."""
+def better_baselines(rows: Sequence[Row], *, higher_is_better: bool = False) -> dict[str, int]:
+    """The baselines that beat the fusion somewhere, with the number of rows in which they do, most first."""
     beaten: dict[str, int] = {}
     for row in rows:
         for name, value in row.baselines.items():
             if value > row.fused if higher_is_better else value < row.fused:
                 beaten[name] = beaten.get(name, 0) + 1
-    return max(beaten, key=lambda name: beaten[name]) if beaten else ""
+    return dict(sorted(beaten.items(), key=lambda item: -item[1]))
 
 
 def is_saturated(rows: Sequence[Row]) -> bool:

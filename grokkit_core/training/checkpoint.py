@@ -136,5 +136,3 @@ def _read(folder: Path) -> Checkpoint:
     if hashlib.sha256(data).hexdigest() != state["sha256"]:
         raise HashMismatch(f"{TENSORS} of {printable(folder, 160)} was altered")
     return Checkpoint(state["about"], state["values"], packing.unpack(data))
-
-

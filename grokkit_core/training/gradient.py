@@ -47,7 +47,13 @@ class GradientRecipe(Recipe):
         return task.loss(prediction, target)
 
     def start(
-        self, task: Task, parameters: Mapping[str, Any], seeds: Sequence[int], *, dtype: torch.dtype, device: torch.device
+        self,
+        task: Task,
+        parameters: Mapping[str, Any],
+        seeds: Sequence[int],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> Run:
         """A run in which each seed is trained by itself."""
         return GradientRun(self, task, parameters, seeds, dtype=dtype, device=device)
@@ -90,9 +96,7 @@ class GradientRun(Run):
         self.count = 0
         architecture = recipe.plugins.architecture(recipe.spec.architecture)
         config = recipe.config(task, settings)
-        self._lanes = [
-            _Lane(recipe, task, settings, seed, architecture.build, config, dtype, device) for seed in seeds
-        ]
+        self._lanes = [_Lane(recipe, task, settings, seed, architecture.build, config, dtype, device) for seed in seeds]
 
     @property
     def done(self) -> bool:
@@ -120,7 +124,9 @@ class GradientRun(Run):
         for index, lane in enumerate(self._lanes):
             tensors |= {f"{index}.model.{name}": t.clone() for name, t in lane.module.state_dict().items()}
             for key, values in lane.optimizer.state_dict()["state"].items():
-                tensors |= {f"{index}.optimizer.{key}.{name}": v.clone() for name, v in values.items() if isinstance(v, Tensor)}
+                tensors |= {
+                    f"{index}.optimizer.{key}.{name}": v.clone() for name, v in values.items() if isinstance(v, Tensor)
+                }
         return State(tensors, {"step": self.count, "stopped": [lane.stopped for lane in self._lanes]})
 
     def restore(self, state: State) -> None:

@@ -98,7 +98,13 @@ class Recipe(ABC):
 
     @abstractmethod
     def start(
-        self, task: Task, parameters: Mapping[str, Any], seeds: Sequence[int], *, dtype: torch.dtype, device: torch.device
+        self,
+        task: Task,
+        parameters: Mapping[str, Any],
+        seeds: Sequence[int],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> Run:
         """A new run of these seeds."""
 

@@ -100,7 +100,11 @@ def train(
     place.library.target  # noqa: B018  (an unwritable library is reported before the work)
     folder = RunFolder.find(resume) if resume else None
     checkpoint = folder.load() if folder else None
-    order = _resumed(host, task, recipe, checkpoint) if checkpoint else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype)
+    order = (
+        _resumed(host, task, recipe, checkpoint)
+        if checkpoint
+        else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype)
+    )
     emit = _emitter(host, on_event)
     with first_interrupt() as interrupted:
         trainer, rule = _trainer(host, order, device, folder, checkpoint, allow_inexact, emit, interrupted)

@@ -104,10 +104,20 @@ class Trainer:
         """Save everything needed to go on from here."""
         state = self.run.state()
         lanes = [
-            {"total": lane.watch.total, "count": lane.watch.count, "steps": lane.steps, "seconds": lane.seconds, "stopped": lane.stopped}
+            {
+                "total": lane.watch.total,
+                "count": lane.watch.count,
+                "steps": lane.steps,
+                "seconds": lane.seconds,
+                "stopped": lane.stopped,
+            }
             for lane in self.lanes
         ]
-        curves = {f"curve.{i}": torch.tensor(lane.watch.rows, dtype=torch.float64) for i, lane in enumerate(self.lanes) if lane.watch.rows}
+        curves = {
+            f"curve.{i}": torch.tensor(lane.watch.rows, dtype=torch.float64)
+            for i, lane in enumerate(self.lanes)
+            if lane.watch.rows
+        }
         values = {"run": dict(state.values), "lanes": lanes, "step": self._step, "elapsed": self.elapsed}
         run_tensors = {f"run.{name}": tensor for name, tensor in state.tensors.items()}
         self.folder.save(self._step, Checkpoint(self.about, values, {**run_tensors, **curves}))
@@ -147,7 +157,8 @@ class Trainer:
         module.eval()
         with torch.inference_mode():
             parts = [
-                self.task.error(module(*tensors_of(chunk.inputs)), chunk.targets).double() for chunk in batch.chunks(CHUNK)
+                self.task.error(module(*tensors_of(chunk.inputs)), chunk.targets).double()
+                for chunk in batch.chunks(CHUNK)
             ]
         module.train(was_training)
         return torch.cat(parts).mean().item()

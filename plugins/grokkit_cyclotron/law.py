@@ -40,7 +40,13 @@ class Cyclotron(Task):
         return float(self.parameters["dt"])
 
     def sample(
-        self, n: int, *, generator: torch.Generator, omega: float = 0.8, phase: Literal["fixed", "random"] = "fixed", **where: Any
+        self,
+        n: int,
+        *,
+        generator: torch.Generator,
+        omega: float = 0.8,
+        phase: Literal["fixed", "random"] = "fixed",
+        **where: Any,
     ) -> Batch:
         """`n` windows at one omega [rad/s] in float64, by the published sampler.
 
@@ -99,7 +105,9 @@ def circle(draw: Tensor, omega: float, dt: float, start: Tensor) -> Tensor:
     for step in range(WINDOW + 1):
         phase = start + omega * step * dt
         sine, cosine = torch.sin(phase), torch.cos(phase)
-        states.append(torch.stack((centre_x - radius * sine, centre_y + radius * cosine, -speed * cosine, -speed * sine), 1))
+        states.append(
+            torch.stack((centre_x - radius * sine, centre_y + radius * cosine, -speed * cosine, -speed * sine), 1)
+        )
     return torch.stack(states, 1)
 
 
@@ -120,7 +128,9 @@ def two_state_map(states: Tensor) -> Tensor:
     position, velocity = _complex(states)
     before, last = velocity[:, -2], velocity[:, -1]
     size = before.abs().square()
-    q = torch.where(size > 0, last * before.conj() / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(last))
+    q = torch.where(
+        size > 0, last * before.conj() / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(last)
+    )
     return _real(position[:, -1] + q * (position[:, -1] - position[:, -2]), q * last)
 
 

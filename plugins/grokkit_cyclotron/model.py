@@ -49,8 +49,8 @@ class TopoBrain(nn.Module):
         self.encoder = nn.Sequential(
             nn.Linear(4, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CODE)
         )
-        self.node = nn.Sequential(nn.Linear(EMBEDDING, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, EMBEDDING))
-        self.readout = nn.Sequential(nn.Linear(EMBEDDING * self.nodes, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 4))
+        self.node_in, self.node_out = nn.Linear(EMBEDDING, HIDDEN), nn.Linear(HIDDEN, EMBEDDING)
+        self.readout_in, self.readout_out = nn.Linear(EMBEDDING * self.nodes, HIDDEN), nn.Linear(HIDDEN, 4)
         self.angular_logits = nn.Parameter(torch.zeros(angular))
         self.radial_logits = nn.Parameter(torch.zeros(radial))
 
@@ -64,14 +64,12 @@ class TopoBrain(nn.Module):
         code = self.encoder(states[:, -1])
         counts, shares = self.scatter(code.detach())
         mixing = self.mixing().T
-        first, second, reader, last = self.node[0], self.node[2], self.readout[0], self.readout[2]
-        assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear) and isinstance(reader, nn.Linear)
         scale, share = counts @ mixing, shares @ mixing
-        seen = code @ first.weight[:, :CODE].T
-        node = scale.unsqueeze(2) * seen.unsqueeze(1) + share.unsqueeze(2) * first.weight[:, CODE] + first.bias
-        wide = torch.tanh(node) @ second.weight.T + second.bias
-        hidden = torch.tanh(reader(wide.flatten(1)))
-        result: Tensor = last(hidden)
+        weight = self.node_in.weight
+        seen = code @ weight[:, :CODE].T
+        node = scale.unsqueeze(2) * seen.unsqueeze(1) + share.unsqueeze(2) * weight[:, CODE] + self.node_in.bias
+        wide = self.node_out(torch.tanh(node))
+        result: Tensor = self.readout_out(torch.tanh(self.readout_in(wide.flatten(1))))
         return result
 
     def scatter(self, code: Tensor) -> tuple[Tensor, Tensor]:

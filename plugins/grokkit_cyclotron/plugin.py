@@ -51,7 +51,13 @@ def grokkit_components() -> Iterator[Component]:
             Field("batch", "int", 64, low=1, high=10**6, help="windows a step"),
             Field("epochs", "int", 60, low=1, high=10**6, help="at most"),
             Field("lr", "float", 0.01, low=0.0, high=10.0, help="learning rate at the start, cosine to 0"),
-            Field("threshold", "float", 5e-4, low=0.0, help="stop when the mean training MSE of an epoch is below"),
+            Field(
+                "threshold",
+                "float",
+                5e-4,
+                low=0.0,
+                help="stop when the mean training MSE of an epoch is below",
+            ),
         ],
         summary="the published protocol of supertopo3: one frequency, OrthogonalAdamW, stop at training MSE 5e-4",
     )

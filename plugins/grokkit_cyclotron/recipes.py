@@ -22,8 +22,9 @@ PROJECTION = 0.1
 
 
 class Published(GradientRecipe):
-    """The published protocol: 1,500 windows at omega = 0.8, batch 64, at most 60 epochs, lr 0.005 (1 + cos(pi e / 60)),
-    stop when the mean training MSE of an epoch is below 5e-4. Validation is recorded beside it and decides nothing.
+    """The published protocol: 1,500 windows at omega = 0.8, batch 64, at most 60 epochs, lr 0.005 (1 + cos(pi e / 60)).
+
+    It stops when the mean training MSE of an epoch is below 5e-4; validation is recorded beside it and decides nothing.
     """
 
     def config(self, task: Task, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -49,7 +50,7 @@ class Published(GradientRecipe):
 
     def evaluate_every(self, settings: Mapping[str, Any]) -> int:
         """One epoch."""
-        return math.ceil(settings["samples"] / settings["batch"])
+        return math.ceil(int(settings["samples"]) / int(settings["batch"]))
 
     def learning_rate(self, step: int, settings: Mapping[str, Any]) -> float:
         """Half a cosine over all epochs, constant within an epoch."""
@@ -61,7 +62,7 @@ class Published(GradientRecipe):
         return Stopping("train", below=parameters["threshold"])
 
     def grokking(self, task: Task, parameters: Mapping[str, Any]) -> Grokking:
-        """The same threshold on validation data; training ends there, so a lasting run is not seen and none is claimed."""
+        """The same threshold on validation data; training ends about there, so a lasting run is rarely seen."""
         return Grokking(parameters["threshold"])
 
     def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
@@ -83,11 +84,11 @@ class OrthogonalAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
-            tensors = [parameter for parameter in group["params"] if parameter.grad is not None]
+            tensors: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
             self._update(tensors, group["lr"])
         return None
 
-    def _update(self, tensors: list[nn.Parameter], lr: float) -> None:
+    def _update(self, tensors: list[Tensor], lr: float) -> None:
         gradients = _orthogonal(tensors, [parameter.grad for parameter in tensors if parameter.grad is not None])
         for parameter in tensors:
             if not self.state[parameter]:

@@ -1,0 +1,1 @@
+"""The command line of Grokkit: parse, call the library, render."""

@@ -1,0 +1,77 @@
+"""Entry point: runs the command line and turns every failure into one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from grokkit_core.errors import GrokkitError, StoreError
+from grokkit_core.text import printable
+
+INTERRUPTED = 130
+MESSAGE_CAP = 1_000
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `grokkit` and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    code = run(given)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code of a command line; see `cli.md` in the documentation for its meaning."""
+    from grokkit_cli.main import cli
+
+    debug = "--debug" in arguments
+    try:
+        result = cli.main(args=list(arguments), prog_name="grokkit", standalone_mode=False)
+    except click.Abort as abort:
+        return _interrupted(abort.__cause__ or abort.__context__)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _failed(error, debug)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "grokkit"
+        return _say(f"{error.format_message()} (see `{command} --help`)", 2)
+    if isinstance(error, click.ClickException):
+        return _say(error.format_message(), error.exit_code)
+    if isinstance(error, OSError):
+        error = StoreError.from_os(error, "a file operation")
+    if isinstance(error, GrokkitError):
+        return _say(str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        return _say("out of memory", StoreError.exit_code)
+    kind = type(error).__name__
+    return _say(f"internal error, {kind}: {error}; please report it with the output of --debug", 1)
+
+
+def _interrupted(cause: BaseException | None) -> int:
+    return _say(str(cause) if cause is not None and str(cause) else "interrupted", INTERRUPTED)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"grokkit: {printable(' '.join(message.split()), MESSAGE_CAP)}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The larger pictures on a terminal: a cassette's card, a composition's plan and table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from grokkit_cli.charts import sparkline
+from grokkit_cli.render import number, row, size, table
+from grokkit_core.manifest import Certificate, Manifest, Provenance
+from grokkit_core.strictjson import canonical
+from grokkit_core.text import printable
+
+if TYPE_CHECKING:
+    from grokkit_core.fusion.compose import Composition
+    from grokkit_core.fusion.fusion import FusionPlan
+    from grokkit_core.fusion.table import Row
+
+
+def print_card(manifest: Manifest, console: Console) -> None:
+    """What it computes, its contract, its certificate with baselines, its curve and lineage."""
+    facts = _facts()
+    row(facts, "cassette", manifest.ref)
+    row(facts, "computes", manifest.summary)
+    row(facts, "task", f"{manifest.task.id} {settings(manifest.task.parameters)}")
+    for role, specs in (
+        ("input", manifest.inputs),
+        ("output", manifest.outputs),
+        ("context", manifest.context),
+    ):
+        for spec in specs:
+            row(facts, role, spec)
+    row(facts, "network", f"{manifest.architecture.id} v{manifest.architecture.version} {_config(manifest)}")
+    weights = manifest.weights
+    row(
+        facts,
+        "weights",
+        f"{weights.parameters:,} parameters, {size(weights.bytes)}, sha256 {weights.sha256[:16]}...",
+    )
+    _provenance(facts, manifest.provenance)
+    row(facts, "digest", manifest.digest)
+    console.print(facts)
+    _certificate(manifest.certificate, console)
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """`{"dt": 0.05}` as `dt = 0.05`."""
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def _facts() -> Table:
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    return made
+
+
+def _config(manifest: Manifest) -> str:
+    config = manifest.architecture.config
+    members = config.get("members")
+    if isinstance(members, list):
+        count = sum(int(entry.get("count", 1)) for entry in members if isinstance(entry, dict))
+        return f"({count} members, gate {config.get('gate', {}).get('id', '')})"
+    return f"({settings(config)})" if config else ""
+
+
+def _provenance(facts: Table, found: Provenance) -> None:
+    if found.recipe is not None:
+        grokked = f", grokked at step {found.grok_step:,}" if found.grok_step is not None else ""
+        row(facts, found.kind, f"by {found.recipe.id}, seed {found.seed}, {found.steps or 0:,} steps{grokked}")
+        row(facts, "", settings(found.recipe.parameters))
+    else:
+        row(
+            facts,
+            found.kind,
+            f"with gate {found.gate.get('id', '')}, seed {found.seed}" if found.gate else "",
+        )
+    for parent in found.parents:
+        row(facts, "parent", f"{parent.name}@{parent.version} {parent.digest[:23]}...")
+    for index, name in enumerate(found.curve.columns[1:], 1):
+        values = [line[index] for line in found.curve.rows]
+        if values:
+            row(
+                facts,
+                f"{name} curve",
+                f"{sparkline(values, 48)}  {number(values[0])} to {number(values[-1])}",
+            )
+    software = ", ".join(f"{name} {version}" for name, version in found.software.plugins.items())
+    row(facts, "made", f"{found.created} with {software}, torch {found.software.torch}")
+
+
+def _certificate(found: Certificate, console: Console) -> None:
+    console.print()
+    console.print(
+        f"certificate: {found.verdict.upper()} ({found.method}, {found.dtype}, seed {found.seed})",
+        style="bold",
+    )
+    console.print(printable(found.statement, 1_000))
+    if found.domain:
+        console.print("holds for " + printable(found.domain, 1_000))
+    for line in found.formula:
+        console.print(printable(line, 1_000))
+    for bound in found.bounds:
+        console.print(printable(f"{bound.name} <= {bound.value:.2g} [{bound.unit}]"))
+    if found.metrics:
+        console.print()
+        console.print(_figures(found))
+
+
+def _figures(found: Certificate) -> Table:
+    """Rows: the model, its interval, each baseline, the ratio to the best one; a column a context."""
+    places = [dict(metric.where) for metric in found.metrics]
+    metric = found.metrics[0]
+    made = table(
+        f"{metric.name}, n = {metric.n:,}",
+        *(place(item) for item in places),
+        numbers=range(1, len(places) + 1),
+    )
+    row(made, "this cassette", *(number(item.value) for item in found.metrics))
+    row(
+        made,
+        f"  {metric.confidence:.0%} interval",
+        *(f"±{number(_half(item.interval))}" for item in found.metrics),
+    )
+    columns = {canonical(item): index for index, item in enumerate(places)}
+    names = list(dict.fromkeys(baseline.name for baseline in found.baselines))
+    values = {name: [float("nan")] * len(places) for name in names}
+    for baseline in found.baselines:
+        if (index := columns.get(canonical(dict(baseline.where)))) is not None:
+            values[baseline.name][index] = baseline.value
+    for name in names:
+        row(made, name, *(number(value) for value in values[name]))
+    if names and all(value for name in names for value in values[name]) and metric.name != "accuracy":
+        best = [min(values[name][index] for name in names) for index in range(len(places))]
+        ratios = [item.value / floor for item, floor in zip(found.metrics, best, strict=True)]
+        row(made, "cassette / best baseline", *(number(ratio) for ratio in ratios))
+    return made
+
+
+def _half(interval: Sequence[float]) -> float:
+    return (interval[1] - interval[0]) / 2
+
+
+def place(where: Mapping[str, Any]) -> str:
+    """A context as a column head."""
+    return (
+        ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in where.items()
+        )
+        or "all"
+    )
+
+
+def print_plan(plan: FusionPlan, console: Console) -> None:
+    """What a composition would do."""
+    facts = _facts()
+    row(facts, "fusion", plan.fusion)
+    row(facts, "gate", f"{plan.gate}" + (f", reads {plan.variable}" if plan.variable else ""))
+    for label, manifest in zip(plan.members, plan.manifests, strict=True):
+        row(facts, "member", f"{label}  ({manifest.ref}, {manifest.digest[:19]}...)")
+    for role in ("inputs", "outputs", "context"):
+        for spec in getattr(plan.signature, role):
+            row(facts, role.removesuffix("s"), spec)
+    console.print(facts)
+    console.print("nothing was read, fitted or written (dry run)")
+
+
+def print_composition(made: Composition, console: Console) -> None:
+    """Members, fusion and baselines by context; what was won, and what was not."""
+    rows, manifest = made.table, made.cassette.manifest
+    head = f"{rows[0].metric}, {rows[0].n:,} paired samples"
+    shown = table(head, *(place(item.where) for item in rows), "mean", numbers=range(1, len(rows) + 2))
+    for label in made.plan.members:
+        _line(shown, label, [item.members[label] for item in rows])
+    _line(shown, f"{made.plan.gate} fusion", [item.fused for item in rows], style="bold")
+    row(shown, "  95 % interval", *(f"±{number(_half(item.interval))}" for item in rows))
+    row(shown, "  over best member", *(f"{item.ratio:.3f}" for item in rows))
+    for label in made.plan.members[:8]:
+        if rows[0].weights:
+            row(shown, f"  weight of {label}", *(f"{item.weights[label]:.3f}" for item in rows))
+    row(shown, "  significant win", *("yes" if item.wins else "no" for item in rows))
+    row(shown, "  gate saw this context", *("yes" if item.fitted else "no" for item in rows))
+    for name in rows[0].baselines:
+        _line(shown, name, [item.baselines[name] for item in rows], style="dim")
+    console.print(shown)
+    console.print()
+    for line in _verdicts(made, rows):
+        console.print(printable(line, 400))
+    console.print(f"saved as {printable(manifest.ref)} ({manifest.digest[:19]}...)")
+
+
+def _line(target: Table, label: str, values: Sequence[float], style: str = "") -> None:
+    row(target, label, *map(number, values), number(sum(values) / len(values)), style=style)
+
+
+def _verdicts(made: Composition, rows: Sequence[Row]) -> list[str]:
+    of = len(rows)
+    lines = [
+        f"wins {made.wins} of {of} (paired one-sided tests against every member, Holm at 5 %); "
+        f"below every member {sum(item.strict for item in rows)} of {of}; "
+        f"non-inferior (<= 1.005 x best member) {sum(item.non_inferior for item in rows)} of {of}"
+    ]
+    if made.to_json()["saturated"]:
+        lines.append("the gate is saturated: in every context some weight is below 1 % or above 99 %")
+    if made.worse_than:
+        lines.append(
+            "WORSE than these baselines: "
+            + ", ".join(f"{name} ({times} of {of})" for name, times in made.worse_than.items())
+        )
+    return lines

@@ -1,0 +1,58 @@
+"""Texts of options to values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from grokkit_core.errors import UsageError
+from grokkit_core.plugins import PluginHost
+from grokkit_core.specs import GateSpec, TaskSpec, parse_settings
+from grokkit_core.text import printable
+
+MAX_SEEDS = 10_000
+
+
+def gate_options(host: PluginHost, gate: str | None, pairs: Sequence[str]) -> dict[str, Any]:
+    """`--set` values of a gate."""
+    spec = host.spec(GateSpec, gate or "uniform")
+    return parse_settings(spec.options, pairs, f"gate {spec.id}")
+
+
+def training_settings(host: PluginHost, task: str, recipe: str | None, pairs: Sequence[str]) -> dict[str, Any]:
+    """`--set` values of a recipe, and of the constants of the task's law."""
+    from grokkit_core.training.train import find_recipe
+
+    spec = host.spec(TaskSpec, task)
+    found = find_recipe(host, spec, recipe)
+    return parse_settings([*found.parameters, *spec.parameters], pairs, f"recipe {found.id}")
+
+
+def calibration(pairs: Sequence[str]) -> dict[str, list[float]]:
+    """`omega=.85,1.35` as `{"omega": [0.85, 1.35]}`; raises `UsageError`."""
+    result: dict[str, list[float]] = {}
+    for pair in pairs:
+        name, _, texts = pair.partition("=")
+        try:
+            values = [float(text) for text in texts.split(",")]
+        except ValueError:
+            raise UsageError(
+                f"calibration contexts '{printable(pair, 80)}'", expected="name=number,number,..."
+            ) from None
+        result.setdefault(name, []).extend(values)
+    return result
+
+
+def seed_range(text: str | None) -> list[int] | None:
+    """`0-9` as ten seeds; raises `UsageError`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,15})(?:-(\d{1,15}))?", text)
+    first = int(match[1]) if match else 0
+    last = int(match[2] or match[1]) if match else -1
+    if not match or last < first or last - first >= MAX_SEEDS:
+        raise UsageError(
+            f"seeds '{printable(text, 40)}'", expected=f"A-B with A <= B, at most {MAX_SEEDS} seeds, e.g. 0-9"
+        )
+    return list(range(first, last + 1))

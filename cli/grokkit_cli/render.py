@@ -1,0 +1,238 @@
+"""Everything that is printed: JSON or tables on stdout, progress and notes on stderr. Text from data is made safe here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from grokkit_core.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from torch import Tensor
+
+    from grokkit_core.certify.verify import Verification
+    from grokkit_core.doctor import Check
+    from grokkit_core.fusion.compose import Composition
+    from grokkit_core.fusion.fusion import FusionPlan
+    from grokkit_core.library import Entry
+    from grokkit_core.manifest import Manifest
+    from grokkit_core.prediction import Prediction
+    from grokkit_core.training.train import Trained
+
+PLAIN_WIDTH = 140
+"""Width of tables where stdout is no terminal."""
+
+
+def as_json(value: Any) -> None:
+    """Print a JSON value; every character outside ASCII is escaped."""
+    print(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    from grokkit_core.records import to_json
+
+    return to_json(value)
+
+
+def console() -> Console:
+    """Rich on stdout; plain and wide where that is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
+
+
+def live_allowed() -> bool:
+    """Whether progress may be drawn."""
+    return sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner on stderr while something takes time, where stderr is a terminal."""
+    if not live_allowed():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(printable(what))):
+        yield
+
+
+def notes(lines: Sequence[str]) -> None:
+    """Remarks on stderr."""
+    for line in lines:
+        print(f"grokkit: {printable(line, 400)}", file=sys.stderr)
+
+
+def table(*columns: str, numbers: Sequence[int] = ()) -> Table:
+    """A plain table; the columns in `numbers` are aligned right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, name in enumerate(columns):
+        made.add_column(_text(name), justify="right" if index in numbers else "left", overflow="fold")
+    return made
+
+
+def row(target: Table, *cells: object, style: str = "") -> None:
+    """Add a row of safe texts."""
+    target.add_row(*(_text(cell) for cell in cells), style=style or None)
+
+
+def _text(value: object, cap: int = 400) -> Any:
+    from rich.text import Text
+
+    return value if isinstance(value, Text) else Text("" if value is None else printable(value, cap))
+
+
+def number(value: float) -> str:
+    """A figure with three digits."""
+    return f"{value:.3g}"
+
+
+def size(count: int) -> str:
+    """A byte count for people."""
+    amount, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+# -- one function a command ------------------------------------------------------------------------------------------
+
+
+def entries(found: Sequence[Entry]) -> None:
+    """The table of `grokkit list`."""
+    if not found:
+        print("no cassettes here yet: `grokkit train TASK` makes one, `grokkit tasks` shows what can be trained")
+        return
+    made = table("cassette", "computes", "verdict", "parameters", "size", "source", numbers=(3, 4))
+    for entry in found:
+        name = f"{entry.name}@{entry.version}"
+        if entry.manifest is None:
+            row(made, name, f"cannot be read: {entry.problem}", "", "", "", entry.root.source, style="red")
+            continue
+        manifest = entry.manifest
+        note = f"  ({entry.problem})" if entry.problem else ""
+        row(
+            made,
+            name,
+            manifest.summary + note,
+            manifest.certificate.verdict,
+            f"{manifest.weights.parameters:,}",
+            size(manifest.weights.bytes),
+            entry.root.source,
+            style="dim" if entry.problem else "",
+        )
+    console().print(made)
+
+
+def components(found: dict[str, list[dict[str, Any]]]) -> None:
+    """The tables of `grokkit tasks`."""
+    made = table("kind", "name", "what it is", "plugin")
+    for title, rows in found.items():
+        for index, item in enumerate(rows):
+            row(made, title if index == 0 else "", item["name"], item["summary"], item["plugin"])
+    console().print(made)
+
+
+def plugins(rows: Sequence[dict[str, Any]]) -> None:
+    """The table of `grokkit plugins`."""
+    made = table("plugin", "distribution", "version", "status", "brings", "remark")
+    for item in rows:
+        count = f"{len(item['components'])} components"
+        row(made, item["name"], item["distribution"], item["version"], item["status"], count, item["reason"])
+    console().print(made)
+
+
+def card(manifest: Manifest) -> None:
+    """The card of `grokkit show`."""
+    from grokkit_cli.cards import print_card
+
+    print_card(manifest, console())
+
+
+def verifications(results: Sequence[Verification]) -> None:
+    """The report of `grokkit verify`."""
+    made = table("cassette", "recorded", "recomputed", "agrees", "because")
+    for result in results:
+        recorded = result.manifest.certificate.verdict
+        because = "; ".join(result.reasons) or result.certificate.statement
+        agrees = "yes" if result.agrees else "NO"
+        row(made, result.manifest.ref, recorded, result.certificate.verdict, agrees, because)
+    console().print(made)
+
+
+def plan(planned: FusionPlan) -> None:
+    """The plan of `grokkit compose --dry-run`."""
+    from grokkit_cli.cards import print_plan
+
+    print_plan(planned, console())
+
+
+def composition(made: Composition) -> None:
+    """The table of `grokkit compose`."""
+    from grokkit_cli.cards import print_composition
+
+    print_composition(made, console())
+
+
+def trained(runs: Sequence[Trained]) -> None:
+    """The table of `grokkit train`."""
+    made = table("cassette", "seed", "steps", "grokked at", "seconds", "verdict", "certificate", numbers=(1, 2, 3, 4))
+    for run in runs:
+        certificate = run.cassette.manifest.certificate
+        grokked = "-" if run.grok_step is None else run.grok_step
+        name = run.cassette.manifest.ref
+        row(
+            made,
+            name,
+            run.seed,
+            run.steps,
+            grokked,
+            f"{run.seconds:.1f}",
+            certificate.verdict,
+            certificate.statement,
+        )
+    console().print(made)
+
+
+def outputs(tensor: Tensor) -> None:
+    """One step's outputs on stdout, one sample a line, flushed so that a rollout can be followed."""
+    from grokkit_core.prediction import nested
+
+    for sample in nested(tensor):
+        print(json.dumps(sample), flush=True)
+
+
+def prediction(made: Prediction) -> None:
+    """What `grokkit run` says on stderr after its outputs."""
+    where = f" to {made.path}" if made.path else ""
+    print(f"grokkit: {list(made.shape)} {made.dtype} in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
+    for name, worst in (made.drift or {}).items():
+        print(f"grokkit: {printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
+
+
+def done(verb: str, manifest: Manifest, *, as_json: bool) -> None:
+    """One line for `import` and `remove`."""
+    if as_json:
+        print(json.dumps({"name": manifest.name, "version": manifest.version}, indent=2))
+    else:
+        print(f"{verb} {printable(manifest.ref)}")
+
+
+def checks(found: Sequence[Check]) -> None:
+    """The list of `grokkit doctor`."""
+    made = table("", "check", "detail")
+    for check in found:
+        row(made, "ok" if check.ok else "FAULT", check.name, check.detail, style="" if check.ok else "red")
+    console().print(made)
