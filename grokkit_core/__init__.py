@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from grokkit_core.training.train import train as train
     from grokkit_core.workspace import Workspace as Workspace
     from grokkit_core.workspace import import_cassette as import_cassette
-    from grokkit_core.workspace import list_cassettes as list
+    from grokkit_core.workspace import list_cassettes as list  # noqa: F401
     from grokkit_core.workspace import remove as remove
     from grokkit_core.workspace import show as show
 

@@ -275,6 +275,7 @@ def draft(
     plugins: PluginHost,
     extra: Mapping[str, Any] | None = None,
     components: tuple[Component, ...] = (),
+    citation: tuple[str, ...] = (),
 ) -> Cassette:
     """A new cassette, not yet certified or saved. `components` are further specs whose distributions it requires."""
     needed = {plugins.owner(spec).distribution for spec in (task.spec, architecture, *components)}
@@ -293,6 +294,7 @@ def draft(
         certificate=UNCERTIFIED,
         provenance=provenance,
         requires=Requires(tuple(sorted(needed))),
+        citation=citation,
         extra=extra or {},
     )
     data = packing.pack(tensors)

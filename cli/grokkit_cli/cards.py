@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from grokkit_cli.render import number, row, size, table
 from grokkit_core.manifest import Certificate, Manifest, Provenance
 from grokkit_core.strictjson import canonical
 from grokkit_core.text import printable
+
+SHOWN_WEIGHTS = 8
 
 if TYPE_CHECKING:
     from grokkit_core.fusion.compose import Composition
@@ -114,20 +117,12 @@ def _figures(found: Certificate) -> Table:
     """Rows: the model, its interval, each baseline, the ratio to the best one; a column a context."""
     places = [dict(metric.where) for metric in found.metrics]
     metric = found.metrics[0]
-    made = table(
-        f"{metric.name}, n = {metric.n:,}",
-        *(place(item) for item in places),
-        numbers=range(1, len(places) + 1),
-    )
+    made = figures(metric.name, metric.n, places)
     row(made, "this cassette", *(number(item.value) for item in found.metrics))
-    row(
-        made,
-        f"  {metric.confidence:.0%} interval",
-        *(f"±{number(_half(item.interval))}" for item in found.metrics),
-    )
+    row(made, f"  {metric.confidence:.0%} interval", *(plus_minus(item.value, item.interval) for item in found.metrics))
     columns = {canonical(item): index for index, item in enumerate(places)}
     names = list(dict.fromkeys(baseline.name for baseline in found.baselines))
-    values = {name: [float("nan")] * len(places) for name in names}
+    values = {name: [math.nan] * len(places) for name in names}
     for baseline in found.baselines:
         if (index := columns.get(canonical(dict(baseline.where)))) is not None:
             values[baseline.name][index] = baseline.value
@@ -136,22 +131,33 @@ def _figures(found: Certificate) -> Table:
     if names and all(value for name in names for value in values[name]) and metric.name != "accuracy":
         best = [min(values[name][index] for name in names) for index in range(len(places))]
         ratios = [item.value / floor for item, floor in zip(found.metrics, best, strict=True)]
-        row(made, "cassette / best baseline", *(number(ratio) for ratio in ratios))
+        row(made, "over the best baseline", *(number(ratio) for ratio in ratios))
     return made
 
 
-def _half(interval: Sequence[float]) -> float:
-    return (interval[1] - interval[0]) / 2
+def figures(metric: str, n: int, places: Sequence[Mapping[str, Any]], *more: str) -> Table:
+    """A table with a column a context; where all contexts have one variable, its name stands in the first head."""
+    variables = {name for where in places for name in where}
+    if len(variables) == 1 and all(places):
+        head, heads = f"{metric} by {variables.pop()}, n = {n:,}", [_value(*where.values()) for where in places]
+    else:
+        head, heads = f"{metric}, n = {n:,}", [place(where) for where in places]
+    return table(head, *heads, *more, numbers=range(1, len(places) + len(more) + 1))
+
+
+def plus_minus(value: float, interval: Sequence[float]) -> str:
+    """Half the width of an interval, relative to the figure."""
+    half = (interval[1] - interval[0]) / 2
+    return f"±{half / abs(value):.1%}" if value else f"±{number(half)}"
 
 
 def place(where: Mapping[str, Any]) -> str:
     """A context as a column head."""
-    return (
-        ", ".join(
-            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in where.items()
-        )
-        or "all"
-    )
+    return ", ".join(f"{name} {_value(value)}" for name, value in where.items()) or "all"
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def print_plan(plan: FusionPlan, console: Console) -> None:
@@ -171,18 +177,16 @@ def print_plan(plan: FusionPlan, console: Console) -> None:
 def print_composition(made: Composition, console: Console) -> None:
     """Members, fusion and baselines by context; what was won, and what was not."""
     rows, manifest = made.table, made.cassette.manifest
-    head = f"{rows[0].metric}, {rows[0].n:,} paired samples"
-    shown = table(head, *(place(item.where) for item in rows), "mean", numbers=range(1, len(rows) + 2))
+    shown = figures(rows[0].metric, rows[0].n, [item.where for item in rows], "mean")
     for label in made.plan.members:
         _line(shown, label, [item.members[label] for item in rows])
     _line(shown, f"{made.plan.gate} fusion", [item.fused for item in rows], style="bold")
-    row(shown, "  95 % interval", *(f"±{number(_half(item.interval))}" for item in rows))
+    row(shown, "  95 % interval", *(plus_minus(item.fused, item.interval) for item in rows))
     row(shown, "  over best member", *(f"{item.ratio:.3f}" for item in rows))
-    for label in made.plan.members[:8]:
-        if rows[0].weights:
-            row(shown, f"  weight of {label}", *(f"{item.weights[label]:.3f}" for item in rows))
+    for label in made.plan.members[:SHOWN_WEIGHTS] if rows[0].weights else ():
+        row(shown, f"  weight {label}", *(f"{item.weights[label]:.3f}" for item in rows))
     row(shown, "  significant win", *("yes" if item.wins else "no" for item in rows))
-    row(shown, "  gate saw this context", *("yes" if item.fitted else "no" for item in rows))
+    row(shown, "  gate fitted here", *("yes" if item.fitted else "no" for item in rows))
     for name in rows[0].baselines:
         _line(shown, name, [item.baselines[name] for item in rows], style="dim")
     console.print(shown)
@@ -197,13 +201,15 @@ def _line(target: Table, label: str, values: Sequence[float], style: str = "") -
 
 
 def _verdicts(made: Composition, rows: Sequence[Row]) -> list[str]:
+    from grokkit_core.fusion.table import is_saturated
+
     of = len(rows)
     lines = [
-        f"wins {made.wins} of {of} (paired one-sided tests against every member, Holm at 5 %); "
-        f"below every member {sum(item.strict for item in rows)} of {of}; "
-        f"non-inferior (<= 1.005 x best member) {sum(item.non_inferior for item in rows)} of {of}"
+        f"wins {made.wins} of {of}: better than every member, significant in paired tests (Holm, 5 %)",
+        f"plainly below every member {sum(item.strict for item in rows)} of {of}; "
+        f"at most 1.005 x the best member {sum(item.non_inferior for item in rows)} of {of}",
     ]
-    if made.to_json()["saturated"]:
+    if is_saturated(rows):
         lines.append("the gate is saturated: in every context some weight is below 1 % or above 99 %")
     if made.worse_than:
         lines.append(

@@ -75,7 +75,7 @@ def table(*columns: str, numbers: Sequence[int] = ()) -> Table:
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for index, name in enumerate(columns):
         made.add_column(_text(name), justify="right" if index in numbers else "left", overflow="fold")
     return made
@@ -93,8 +93,11 @@ def _text(value: object, cap: int = 400) -> Any:
 
 
 def number(value: float) -> str:
-    """A figure with three digits."""
-    return f"{value:.3g}"
+    """A figure with three digits, at most eight characters: `0.0525`, `1.53e-6`."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def size(count: int) -> str:

@@ -92,6 +92,8 @@ class Recipe(ABC):
     """How an architecture is trained on a task. `parameters` are the settled values of the spec's declared settings."""
 
     plugins: PluginHost
+    citation: Sequence[str] = ()
+    """Sources of the method, kept in the manifest."""
 
     def __init__(self, spec: RecipeSpec) -> None:
         self.spec = spec

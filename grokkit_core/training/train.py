@@ -236,6 +236,7 @@ def _finish(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place: W
         summary=recipe.summary(task, order.settings),
         plugins=host,
         components=(order.recipe,),
+        citation=tuple(recipe.citation),
     )
     emit(Event("train.certify", {"seed": outcome.seed}))
     saved = cassette.with_certificate(task.certify(cassette, level="full", seed=outcome.seed)).save(place)

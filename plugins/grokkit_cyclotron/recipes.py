@@ -27,6 +27,8 @@ class Published(GradientRecipe):
     It stops when the mean training MSE of an epoch is below 5e-4; validation is recorded beside it and decides nothing.
     """
 
+    citation = ("grisuno/supertopo3: public repository and papers on the 1-node and 8-node cyclotron networks",)
+
     def config(self, task: Task, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """The grid."""
         return {"angular": parameters["angular"], "radial": parameters["radial"]}
