@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grokkit_core.certify.verify import verify as verify
     from grokkit_core.errors import GrokkitError as GrokkitError
     from grokkit_core.fusion.compose import compose as compose
+    from grokkit_core.fusion.compose import plan_composition as plan  # noqa: F401
     from grokkit_core.hookspecs import hookimpl as hookimpl
     from grokkit_core.manifest import Manifest as Manifest
     from grokkit_core.prediction import run as run
@@ -44,6 +45,7 @@ _HOME = {
     "import_cassette": "workspace:import_cassette",
     "list": "workspace:list_cassettes",
     "load": "cassette:load",
+    "plan": "fusion.compose:plan_composition",
     "remove": "workspace:remove",
     "run": "prediction:run",
     "show": "workspace:show",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from grokkit_core import contract, packing, saving, store
 from grokkit_core.architecture import Architecture
-from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
+from grokkit_core.errors import BadManifest, BadWeights, Incompatible, NotFound, PluginError, UsageError
 from grokkit_core.library import Entry
 from grokkit_core.manifest import (
     ArchitectureRef,
@@ -31,6 +31,7 @@ from grokkit_core.tensors import Signature
 from grokkit_core.text import printable
 from grokkit_core.workspace import Where, workspace
 
+Found = TypeVar("Found")
 UNCERTIFIED = Certificate(
     "failed", "not certified yet", "", "sampled", (), (), (), (), seed=0, dtype="float32", level="quick"
 )
@@ -83,7 +84,7 @@ class Cassette:
     def architecture(self) -> Architecture:
         """The installed architecture that builds the network; raises `PluginError` or `Incompatible` if it cannot."""
         reference = self.manifest.architecture
-        found = self.plugins.architecture(reference.id)
+        found = self._needed(lambda: self.plugins.architecture(reference.id))
         if found.spec.version != reference.version:
             raise Incompatible(
                 f"{self.manifest.ref} needs version {reference.version} of architecture {reference.id}",
@@ -95,7 +96,16 @@ class Cassette:
     @property
     def task(self) -> Task:
         """The installed task, with the law constants of this cassette."""
-        return self.plugins.task(self.manifest.task.id, **self.manifest.task.parameters)
+        reference = self.manifest.task
+        return self._needed(lambda: self.plugins.task(reference.id, **reference.parameters))
+
+    def _needed(self, find: Callable[[], Found]) -> Found:
+        """What an installed plugin must bring for this cassette; raises `PluginError` that names the distributions."""
+        try:
+            return find()
+        except (NotFound, PluginError) as error:
+            wanted = ", ".join(printable(name, 80) for name in self.manifest.requires.plugins)
+            raise PluginError(f"{self.manifest.ref} cannot be built: {error}", hint=f"it needs {wanted}") from error
 
     @property
     def module(self) -> nn.Module:
@@ -275,10 +285,14 @@ def draft(
     plugins: PluginHost,
     extra: Mapping[str, Any] | None = None,
     components: tuple[Component, ...] = (),
+    requires: Iterable[str] = (),
     citation: tuple[str, ...] = (),
 ) -> Cassette:
-    """A new cassette, not yet certified or saved. `components` are further specs whose distributions it requires."""
-    needed = {plugins.owner(spec).distribution for spec in (task.spec, architecture, *components)}
+    """A new cassette, not yet certified or saved.
+
+    It requires the distributions of its task, its architecture and further `components`, and those in `requires`.
+    """
+    needed = {plugins.owner(spec).distribution for spec in (task.spec, architecture, *components)} | set(requires)
     manifest = Manifest(
         name=name,
         version=1,

@@ -260,6 +260,7 @@ class EnsembleFusion(Fusion):
             summary=f"{gate.spec.id} fusion of {', '.join(plan.members)}"[:200],
             plugins=self.plugins,
             components=components,
+            requires=[name for member in members for name in member.manifest.requires.plugins],
         )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from grokkit_core.cassette import Cassette, draft, now, software, torch_dtype
 from grokkit_core.devices import choose_device
 from grokkit_core.errors import Incompatible, UsageError
@@ -182,12 +184,12 @@ def _trainer(
     emit: Emit,
     interrupted: Callable[[], bool],
 ) -> tuple[Trainer, Recipe]:
-    device, dtype = choose_device(device_name, 0), torch_dtype(order.dtype)
+    task = host.task(order.task.id, **order.parameters)
+    recipe = host.recipe(order.recipe.id)
+    device, dtype = choose_device(device_name, _size(recipe, task, order)), torch_dtype(order.dtype)
     around = circumstances(dtype, device)
     if checkpoint and not allow_inexact:
         check_circumstances(checkpoint.about["circumstances"], around)
-    task = host.task(order.task.id, **order.parameters)
-    recipe = host.recipe(order.recipe.id)
     run = recipe.start(task, order.settings, order.seeds, dtype=dtype, device=device)
     trainer = Trainer(
         run,
@@ -205,6 +207,13 @@ def _trainer(
     if checkpoint:
         trainer.restore(checkpoint)
     return trainer, recipe
+
+
+def _size(recipe: Recipe, task: Task, order: Order) -> int:
+    """The number of parameters of the network to be trained, without allocating it."""
+    with torch.device("meta"):
+        module = recipe.plugins.architecture(order.recipe.architecture).build(recipe.config(task, order.settings))
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _finish(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place: Workspace, emit: Emit) -> Trained:

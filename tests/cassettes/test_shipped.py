@@ -1,0 +1,58 @@
+"""The shipped cassettes: found, verified with other seeds, and reproduced by the commands that the documentation names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import grokkit_core as gk
+from grokkit_core.certify.agree import disagreements
+from grokkit_core.library import Entry
+from grokkit_core.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "cassettes" / "grokkit_cassettes"
+NAMES = sorted(path.name for path in FOLDER.iterdir() if (path / "1").is_dir())
+
+
+def shipped() -> list[Entry]:
+    return [entry for entry in Workspace.open().library.entries() if entry.root.kind == "plugin"]
+
+
+def test_every_folder_is_listed_without_a_problem() -> None:
+    assert [entry.name for entry in shipped()] == NAMES
+    assert all(entry.problem is None for entry in shipped())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", [None, 7, 8])
+def test_certificates_agree_with_any_seed(name: str, seed: int | None) -> None:
+    assert gk.verify(name, level="quick", seed=seed).reasons == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cassette_that_loses_to_a_baseline_says_so(name: str) -> None:
+    certificate = gk.show(name).certificate
+    best = min(b.value for b in certificate.baselines if b.where == certificate.metrics[0].where)
+    assert (certificate.metrics[0].value > best) == ("WORSE than" in certificate.statement)
+
+
+def test_retraining_a_shipped_cassette_gives_a_certificate_that_agrees(
+    library: Path, cli: Callable[..., object]
+) -> None:
+    page = (ROOT / "docs" / "cyclotron.md").read_text()
+    command = re.findall(r"^grokkit (train .*--name cyclotron-1node)$", page, flags=re.MULTILINE)[0]
+    cli("--library", library, *command.split())
+    recorded, made = gk.show("cyclotron-1node"), gk.show(str(library / "cyclotron-1node" / "1"))
+    assert made.provenance.seed == recorded.provenance.seed
+    assert made.provenance.recipe == recorded.provenance.recipe
+    assert disagreements(recorded.certificate, made.certificate) == ()
+    assert made.provenance.steps == recorded.provenance.steps
+
+
+def test_the_published_sizes_are_exact() -> None:
+    sizes = {name: gk.show(name).weights.parameters for name in ("cyclotron-1node", "cyclotron-8node")}
+    assert sizes == {"cyclotron-1node": 1821, "cyclotron-8node": 3841}
