@@ -205,7 +205,7 @@ class ArrayWriter:
             raise UsageError(
                 f"output file {printable(path, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES)
             )
-        self.shape: tuple[int, ...] = ()
+        self._started = False
         self._kept: list[Tensor] = []
         self._staging = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         self._file: BinaryIO | None = None
@@ -229,12 +229,12 @@ class ArrayWriter:
                 self._kept.append(outputs)
         except OSError as error:
             raise StoreError.from_os(error, f"writing {printable(self.path, 160)}") from None
-        self.shape = tuple(outputs.shape) if self.steps is None else (self.steps, *outputs.shape)
+        self._started = True
 
     def _add_npy(self, outputs: Tensor) -> None:
         assert self._file is not None
         array = outputs.contiguous().numpy()
-        if not self.shape:
+        if not self._started:
             shape = array.shape if self.steps is None else (self.steps, *array.shape)
             header = {
                 "descr": np.lib.format.dtype_to_descr(array.dtype),

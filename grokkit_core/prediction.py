@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette, load
-from grokkit_core.devices import choose_device
+from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import UsageError
 from grokkit_core.files import ArrayWriter, read_arrays
 from grokkit_core.task import Task
@@ -84,27 +84,43 @@ def run(
     if steps is not None and steps < 1:
         raise UsageError(f"{steps} steps", expected="at least 1")
     tensors, found = _inputs(cassette, inputs)
-    settled = {**found, **(context or {})}
-    started = time.perf_counter()
     drift = Drift(cassette.task) if steps is not None else None
-    results = _results(cassette, tensors, settled, key, steps, force)
-    if output is not None:
-        written, name = _write(Path(output), results, steps, drift)
-        return Prediction(None, written, name, time.perf_counter() - started, _worst(drift), str(output))
+    started = time.perf_counter()
     collected: list[Tensor] = []
-    take = on_outputs or collected.append
-    shape: tuple[int, ...] = ()
-    kind = ""
-    for result in results:
-        if drift:
-            drift.observe(result)
-        shape, kind = tuple(result.shape), _name(result)
-        take(result.cpu())
-    seconds = time.perf_counter() - started
+    with fitting_threads(cassette.manifest.weights.parameters):
+        results = _observed(_results(cassette, tensors, {**found, **(context or {})}, key, steps, force), drift)
+        if output is not None:
+            shape, kind = _write(Path(output), results, steps)
+        else:
+            shape, kind = _hand_on(results, on_outputs or collected.append)
     if steps is not None:
         shape = (steps, *shape)
     kept = (torch.stack(collected) if steps is not None else collected[0]) if collected else None
-    return Prediction(kept, shape, kind, seconds, _worst(drift))
+    path = str(output) if output is not None else None
+    return Prediction(kept, shape, kind, time.perf_counter() - started, drift.worst if drift else None, path)
+
+
+def _observed(results: Iterator[Tensor], drift: Drift | None) -> Iterator[Tensor]:
+    for result in results:
+        if drift is not None:
+            drift.observe(result)
+        yield result.cpu()
+
+
+def _hand_on(results: Iterator[Tensor], take: Callable[[Tensor], None]) -> tuple[tuple[int, ...], str]:
+    """Give each step's outputs to `take`; the shape and dtype of one step."""
+    shape: tuple[int, ...] = ()
+    kind = ""
+    for result in results:
+        shape, kind = tuple(result.shape), _name(result)
+        take(result)
+    return shape, kind
+
+
+def _write(path: Path, results: Iterator[Tensor], steps: int | None) -> tuple[tuple[int, ...], str]:
+    """Give each step's outputs to the file; the shape and dtype of one step."""
+    with ArrayWriter(path, steps) as writer:
+        return _hand_on(results, writer.add)
 
 
 def _results(
@@ -136,23 +152,6 @@ def _inputs(
     variables = {variable.name for variable in signature.context}
     inputs = {name: tensor for name, tensor in given.items() if name not in variables}
     return inputs, {name: tensor for name, tensor in given.items() if name in variables}
-
-
-def _write(
-    path: Path, results: Iterator[Tensor], steps: int | None, drift: Drift | None
-) -> tuple[tuple[int, ...], str]:
-    kind = ""
-    with ArrayWriter(path, steps) as writer:
-        for result in results:
-            if drift:
-                drift.observe(result)
-            kind = _name(result)
-            writer.add(result.cpu())
-    return writer.shape, kind
-
-
-def _worst(drift: Drift | None) -> dict[str, float] | None:
-    return drift.worst if drift is not None else None
 
 
 def _name(tensor: Tensor) -> str:

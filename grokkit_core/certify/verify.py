@@ -7,7 +7,7 @@ from typing import Any
 
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.certify.agree import disagreements
-from grokkit_core.devices import choose_device
+from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.manifest import Certificate, Level, Manifest
 from grokkit_core.records import to_json
 from grokkit_core.specs import Event
@@ -63,7 +63,8 @@ def verify(
     recorded = cassette.manifest.certificate
     cassette = cassette.to(choose_device(device, cassette.manifest.weights.parameters), dtype or recorded.dtype)
     task = cassette.task
-    recomputed = task.certify(cassette, level=level, seed=recorded.seed if seed is None else seed)
+    with fitting_threads(cassette.manifest.weights.parameters):
+        recomputed = task.certify(cassette, level=level, seed=recorded.seed if seed is None else seed)
     reasons = disagreements(recorded, recomputed, floor=task.spec.floor)
     place.plugins.emit(Event("certificate", {"name": cassette.manifest.ref, "agrees": not reasons}))
     return Verification(cassette.manifest, recomputed, reasons)

@@ -8,7 +8,7 @@ from typing import Any
 
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.certify.sampled import SAMPLES
-from grokkit_core.devices import choose_device
+from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.fusion import FusionPlan
 from grokkit_core.fusion.gate import Calibration
@@ -101,9 +101,12 @@ def compose(
     members = [_member(by_digest[m.digest], place, device, dtype) for m in plan.manifests]
     task = members[0].task
     places = calibration_places(task, plan, calibrate or {})
-    fused = _fuse(members, plan, task, places, seed, new_name, fixed=bool(calibrate)).to(members[0].device, dtype)
-    table = make_table(task, fused, dict(zip(plan.members, members, strict=True)), places, n=SAMPLES["full"], seed=seed)
-    saved = fused.with_certificate(task.certify(fused, level="full", seed=seed)).save(place)
+    with fitting_threads(max(manifest.weights.parameters for manifest in plan.manifests)):
+        fused = _fuse(members, plan, task, places, seed, new_name, fixed=bool(calibrate)).to(members[0].device, dtype)
+        labelled = dict(zip(plan.members, members, strict=True))
+        table = make_table(task, fused, labelled, places, n=SAMPLES["full"], seed=seed)
+        certificate = task.certify(fused, level="full", seed=seed)
+    saved = fused.with_certificate(certificate).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
     worse = better_baselines(table, higher_is_better=task.spec.higher_is_better)
     return Composition(saved, plan, table, plan.notes, worse)

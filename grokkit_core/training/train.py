@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from grokkit_core.cassette import Cassette, draft, now, software, torch_dtype
-from grokkit_core.devices import choose_device
+from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.manifest import Provenance, RecipeRef
 from grokkit_core.names import check_name
@@ -108,10 +108,15 @@ def train(
         else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype)
     )
     emit = _emitter(host, on_event)
-    with first_interrupt() as interrupted:
-        trainer, rule = _trainer(host, order, device, folder, checkpoint, allow_inexact, emit, interrupted)
-        outcomes = trainer.fit()
-    saved = [_finish(outcome, order, rule, trainer.task, place, emit) for outcome in outcomes]
+    found, law = host.recipe(order.recipe.id), host.task(order.task.id, **order.parameters)
+    size = _size(found, law, order)
+    with fitting_threads(size):
+        with first_interrupt() as interrupted:
+            place_for_run = folder or RunFolder.new(order.name)
+            target = choose_device(device, size)
+            trainer = _trainer(found, law, order, target, place_for_run, checkpoint, allow_inexact, emit, interrupted)
+            outcomes = trainer.fit()
+        saved = [_finish(outcome, order, found, law, place, emit) for outcome in outcomes]
     trainer.folder.delete()
     return saved
 
@@ -175,38 +180,37 @@ def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkp
 
 
 def _trainer(
-    host: PluginHost,
+    recipe: Recipe,
+    task: Task,
     order: Order,
-    device_name: str,
-    folder: RunFolder | None,
+    device: torch.device,
+    folder: RunFolder,
     checkpoint: Checkpoint | None,
     allow_inexact: bool,
     emit: Emit,
     interrupted: Callable[[], bool],
-) -> tuple[Trainer, Recipe]:
-    task = host.task(order.task.id, **order.parameters)
-    recipe = host.recipe(order.recipe.id)
-    device, dtype = choose_device(device_name, _size(recipe, task, order)), torch_dtype(order.dtype)
+) -> Trainer:
+    """The trainer of an order, restored from its checkpoint where there is one."""
+    dtype = torch_dtype(order.dtype)
     around = circumstances(dtype, device)
     if checkpoint and not allow_inexact:
         check_circumstances(checkpoint.about["circumstances"], around)
-    run = recipe.start(task, order.settings, order.seeds, dtype=dtype, device=device)
     trainer = Trainer(
-        run,
+        recipe.start(task, order.settings, order.seeds, dtype=dtype, device=device),
         recipe,
         task,
         order.settings,
         order.seeds,
         dtype=dtype,
         device=device,
-        folder=folder or RunFolder.new(order.name),
+        folder=folder,
         about={**order.about(), "circumstances": around},
         emit=emit,
         interrupted=interrupted,
     )
     if checkpoint:
         trainer.restore(checkpoint)
-    return trainer, recipe
+    return trainer
 
 
 def _size(recipe: Recipe, task: Task, order: Order) -> int:
