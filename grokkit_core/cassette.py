@@ -27,7 +27,7 @@ from grokkit_core.manifest import (
 from grokkit_core.plugins import PluginHost, host
 from grokkit_core.specs import ArchitectureSpec, Component, settle
 from grokkit_core.task import Inputs, Task
-from grokkit_core.tensors import Signature
+from grokkit_core.tensors import Signature, differences
 from grokkit_core.text import printable
 from grokkit_core.workspace import Where, workspace
 
@@ -56,7 +56,7 @@ class Cassette:
         self.plugins = plugins or host()
         self.device = torch.device(device)
         self.tensors: Mapping[str, Tensor] = MappingProxyType(
-            {name: tensor.detach().to(self.device) for name, tensor in tensors.items()}
+            {name: _ordinary(tensor).to(self.device) for name, tensor in tensors.items()}
         )
         self._modules: dict[torch.dtype, nn.Module] = {}
         listed = manifest.inputs[0].dtypes if manifest.inputs else ()
@@ -116,8 +116,9 @@ class Cassette:
     def module_for(self, dtype: torch.dtype) -> nn.Module:
         """The network with its floating weights cast to `dtype`; built once for each."""
         if dtype not in self._modules:
-            cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
-            self._modules[dtype] = build_module(self.architecture, self.manifest.architecture.config, cast)
+            with torch.inference_mode(False):
+                cast = {name: _cast(tensor, dtype) for name, tensor in self.tensors.items()}
+                self._modules[dtype] = build_module(self.architecture, self.manifest.architecture.config, cast)
         return self._modules[dtype]
 
     def __call__(
@@ -143,8 +144,8 @@ class Cassette:
         self, inputs: Inputs, context: Mapping[str, Tensor | float] | None = None, *, force: bool = False
     ) -> Tensor:
         """As a call, with inputs as a task samples them; `force` admits values outside the domain."""
-        if isinstance(inputs, Tensor):
-            inputs = contract.named_inputs(self.signature, (inputs,), {})
+        given = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), inputs)
+        inputs = contract.named_inputs(self.signature, *given)
         sizes = contract.check_inputs(self.signature, inputs, force=force)
         batch = sizes.get(contract.BATCH, len(next(iter(inputs.values()))))
         settled = contract.check_context(self.signature, context or {}, batch, force=force)
@@ -169,6 +170,8 @@ class Cassette:
     ) -> Iterator[Tensor]:
         """The outputs of `steps` successive applications, each fed back through the task's `advance`."""
         task = self.task
+        if not isinstance(inputs, Tensor) and len(self.signature.inputs) == 1:
+            (inputs,) = contract.named_inputs(self.signature, (), inputs).values()
         for _ in range(steps):
             outputs = self.predict(inputs, context, force=force)
             yield outputs
@@ -193,6 +196,14 @@ class Cassette:
         return other
 
 
+def _ordinary(tensor: Tensor) -> Tensor:
+    """The tensor without its history, usable in autograd even where it was made in inference mode."""
+    if tensor.is_inference():
+        with torch.inference_mode(False):
+            return tensor.clone()
+    return tensor.detach()
+
+
 def load(ref: str | Entry, *, library: Where = None, device: torch.device | str = "cpu") -> Cassette:
     """The cassette that a reference means, its bytes verified and its tensors compared with what its architecture builds.
 
@@ -210,7 +221,10 @@ def from_stored(
     """A cassette from a manifest and the verified bytes of its weights; the network is built and compared at once."""
     cassette = Cassette(manifest, packing.unpack(data), plugins=plugins, device=device)
     cassette.module  # noqa: B018  (building it is the check)
-    cassette.architecture.check_tensors(manifest.architecture.config, cassette.tensors)
+    architecture, config = cassette.architecture, manifest.architecture.config
+    architecture.check_tensors(config, cassette.tensors)
+    if found := differences(manifest.signature, architecture.signature(config)):
+        raise BadManifest(f"{manifest.ref} states another signature than its network has: {'; '.join(found)}")
     return cassette
 
 
@@ -242,9 +256,18 @@ def _rebuilt(architecture: Architecture, config: Mapping[str, Any], state: Mappi
     """The same on a real device, for networks that compute constants while they are built."""
     with torch.random.fork_rng(devices=[]), next(iter(state.values())).device:
         module = architecture.build(config)
+    kinds = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
+    if kinds:
+        module._apply(lambda tensor: _cast(tensor, kinds[0]))  # type: ignore[no-untyped-call]
     module.load_state_dict(dict(state), assign=True, strict=True)
-    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
-    return module.to(dtype) if dtype is not None else module
+    return module
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating numbers in `dtype`, complex ones in the complex dtype of that width, others as they are."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128 if dtype == torch.float64 else torch.complex64)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], identifier: str) -> None:

@@ -33,9 +33,8 @@ def save(root: Path, manifest: Manifest, data: bytes) -> Manifest:
     children of `CassetteError`; on any failure nothing is left but the old versions.
     """
     check_name(manifest.name)
-    manifest = with_weights(manifest, data)
+    manifest = Manifest.parse(with_weights(manifest, data).to_bytes())
     store.check_weights(manifest, data)
-    Manifest.parse(manifest.to_bytes())
     with _writing(root, manifest.name) as home, _staged(home) as staging:
         _write(staging / WEIGHTS, data)
         while True:
