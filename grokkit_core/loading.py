@@ -29,6 +29,7 @@ def quietly() -> Iterator[Quiet]:
             yield quiet
     finally:
         if saved is not None:
+            _flush()  # what was written to `sys.__stdout__` itself must not stay in its buffer
             os.dup2(saved, 1)
             os.close(saved)
         quiet.printed = collected.getvalue().strip()
@@ -37,8 +38,7 @@ def quietly() -> Iterator[Quiet]:
 def _descriptor_to_stderr() -> int | None:
     """Point descriptor 1 at stderr and return a copy of what it was, where both exist."""
     try:
-        with contextlib.suppress(ValueError, AttributeError):
-            sys.stdout.flush()
+        _flush()
         saved = os.dup(1)
         os.dup2(2, 1)
     except OSError:
@@ -46,7 +46,19 @@ def _descriptor_to_stderr() -> int | None:
     return saved
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__):
+        with contextlib.suppress(ValueError, AttributeError, OSError):
+            stream.flush()  # type: ignore[union-attr]
+
+
 def describe(error: BaseException) -> str:
     """An exception in one safe line: its type and message."""
-    message = printable(error, 160)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    kind = printable(type(error).__name__, 60)
+    try:
+        message = printable(error, 160)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        message = "its message cannot be read"
+    return f"{kind}: {message}" if message else kind

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
-import importlib.resources
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,15 +77,25 @@ class Plugin:
         """One line for stderr: which plugin, of which distribution, what is wrong, what to do; empty if healthy."""
         if self.healthy:
             return ""
-        who = f"plugin '{printable(self.name, 60)}' of {printable(self.distribution, 80)} {printable(self.version, 40)}"
         if self.noisy and self.status == "ok":
-            return f"{who} {self.remark}; its author should remove the print"
+            return f"{self.who} {self.remark}; its author should remove the print"
+        return f"{self.who} is {self.status}: {self.reason}; {self.remedy}"
+
+    @property
+    def who(self) -> str:
+        """The plugin, its distribution and version, safe to show."""
+        return (
+            f"plugin '{printable(self.name, 60)}' of {printable(self.distribution, 80)} {printable(self.version, 40)}"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do about a fault."""
         remedies = {
             "incompatible": f"upgrade grokkit, or run: pip uninstall {printable(self.distribution, 80)}",
             "clash": "uninstall one of them, or name the wanted distributions in GROKKIT_PLUGINS",
         }
-        remedy = remedies.get(self.status, f"upgrade or uninstall it: pip uninstall {printable(self.distribution, 80)}")
-        return f"{who} is {self.status}: {self.reason}; {remedy}"
+        return remedies.get(self.status, f"upgrade or uninstall it: pip uninstall {printable(self.distribution, 80)}")
 
     def to_json(self) -> dict[str, Any]:
         """The row of `grokkit plugins --json`."""
@@ -110,6 +121,7 @@ class PluginHost:
         core = self._load(CORE, "grokkit_core.plugin", "grokkit", _version("grokkit"))
         found = list(self._discover(allowed)) if enabled else []
         self.plugins = _without_clashes([core, *found])
+        self._failed: set[str] = set()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, *, enabled: bool = True) -> PluginHost:
@@ -206,16 +218,20 @@ class PluginHost:
         return made
 
     def emit(self, event: Event) -> None:
-        """Tell every plugin that observes; one that raises is named on stderr and does not stop the work."""
+        """Tell every plugin that observes; one that raises is named on stderr once and does not stop the work."""
         for plugin in self.plugins:
             observe = getattr(plugin.module, "grokkit_event", None)
             if plugin.status == "ok" and observe is not None:
                 try:
                     with quietly():
                         observe(event=event)
-                except Exception as error:
-                    note = f"plugin '{printable(plugin.name, 60)}' failed on {event.name}: {describe(error)}"
-                    print(f"grokkit: {note}", file=sys.stderr)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    if plugin.name not in self._failed:
+                        self._failed.add(plugin.name)
+                        note = f"{plugin.who} failed on {event.name}: {describe(error)}; {plugin.remedy}"
+                        print(f"grokkit: {note}", file=sys.stderr)
 
     # -- loading -----------------------------------------------------------------------------------------------------
 
@@ -239,29 +255,26 @@ class PluginHost:
         return NotFound(f"no {kind.kind} is named '{shown}'{note}", hint=nearest(name, known))
 
     def _discover(self, allowed: Sequence[str] | None) -> Iterator[Plugin]:
-        points = sorted(
-            importlib.metadata.entry_points(group=GROUP), key=lambda point: (point.name, _distribution(point))
-        )
+        points = sorted(_entry_points(), key=lambda point: (point.name, _distribution(point)))
         wanted = None if allowed is None else {normal(name) for name in allowed}
         groups: dict[str, set[tuple[str, str]]] = {}
         unique = {(normal(p.name), normal(_distribution(p)), p.value): p for p in points}
         usable = [p for p in unique.values() if wanted is None or normal(_distribution(p)) in wanted]
         for point in usable:
-            groups.setdefault(normal(point.name), set()).add((_distribution(point), point.value))
+            for claim in _claims(point):
+                groups.setdefault(claim, set()).add((_distribution(point), f"{point.name} = {point.value}"))
         for point in unique.values():
-            distribution, version = _distribution(point), point.dist.version if point.dist else ""
+            distribution, version = _distribution(point), (point.dist.version if point.dist else "") or "0"
+            contested = next((claim for claim in _claims(point) if len(groups.get(claim, ())) > 1), None)
             if point not in usable:
                 yield Plugin(point.name, distribution, version, "disabled", "not in GROKKIT_PLUGINS")
-            elif len(groups[normal(point.name)]) > 1 or normal(point.name) == CORE:
-                rivals = sorted({other for other, _ in groups[normal(point.name)]} - {distribution})
-                named = ", ".join(printable(rival, 80) for rival in rivals) or "grokkit itself"
-                yield Plugin(
-                    point.name,
-                    distribution,
-                    version,
-                    "clash",
-                    f"the entry point name is also taken by {named}",
-                )
+            elif contested or normal(point.name) == CORE:
+                rivals = sorted({other for other, _ in groups.get(contested or "", ())} - {distribution})
+                named = ", ".join(printable(rival, 80) for rival in rivals)
+                what = (contested or "name").partition(" ")[0]
+                own = "the same distribution" if contested else "grokkit itself"
+                reason = f"the entry point {what} is also taken by {named or own}"
+                yield Plugin(point.name, distribution, version, "clash", reason)
             else:
                 yield self._load(point.name, point.value, distribution, version)
 
@@ -293,7 +306,11 @@ class PluginHost:
             return replace(plugin, status="broken", reason=f"it brings more than {MAX_COMPONENTS} components")
         wrong = next((item for item in found if not isinstance(item, COMPONENT_TYPES)), None)
         if wrong is not None:
-            reason = f"grokkit_components yields a {type(wrong).__name__}, which is not a component spec"
+            reason = f"grokkit_components yields a {printable(type(wrong).__name__, 60)}, which is not a component spec"
+            return replace(plugin, status="broken", reason=reason)
+        lost = next((item for item in found if isinstance(item, CassetteRoot) and _package_folder(item) is None), None)
+        if lost is not None:
+            reason = f"its cassette root names the package '{printable(lost.package, 80)}', which is not there"
             return replace(plugin, status="broken", reason=reason)
         return replace(plugin, components=found, module=module)
 
@@ -308,7 +325,8 @@ class PluginHost:
         if unknown:
             self.manager.unregister(module)
             raise PluginError(
-                f"it implements the unknown hook {unknown[0]}", expected="grokkit_components or grokkit_event"
+                f"it implements the unknown hook {printable(unknown[0], 60)}",
+                expected="grokkit_components or grokkit_event",
             )
 
 
@@ -356,8 +374,29 @@ def _target(target: str) -> Any:
     return found
 
 
+def _claims(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """What an entry point takes for itself: its name and the module that it names."""
+    return f"name {normal(point.name)}", f"module {point.value.partition(':')[0].strip()}"
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    """Every entry point of the group; one distribution with unreadable ones does not hide those of the others."""
+    try:
+        return list(importlib.metadata.entry_points(group=GROUP))
+    except Exception:
+        found: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
+        for distribution in importlib.metadata.distributions():
+            with contextlib.suppress(Exception):
+                for point in distribution.entry_points.select(group=GROUP):
+                    found.setdefault((normal(distribution.name), point.name), point)
+        return list(found.values())
+
+
 def _distribution(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown"
+    with contextlib.suppress(Exception):  # metadata may be missing; what then happens depends on the Python version
+        if point.dist is not None and point.dist.name:
+            return point.dist.name
+    return "unknown"
 
 
 def _version(distribution: str) -> str:
@@ -368,7 +407,10 @@ def _version(distribution: str) -> str:
 
 
 def _package_folder(root: CassetteRoot) -> Path | None:
+    """The folder of a cassette root; the package itself is not imported, since only loading is guarded."""
     try:
-        return Path(str(importlib.resources.files(root.package))) / root.path
-    except (ImportError, TypeError, ValueError):
+        found = importlib.util.find_spec(root.package)
+        places = found.submodule_search_locations if found else None
+        return Path(next(iter(places or ()))) / root.path
+    except (ImportError, TypeError, ValueError, AttributeError, StopIteration):
         return None

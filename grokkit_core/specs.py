@@ -144,6 +144,18 @@ class _Named:
         for name in ("parameters", "config", "options"):
             if hasattr(self, name):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_types(identifier)
+
+    def _check_types(self, identifier: str) -> None:
+        """Raise `UsageError` for an attribute of a wrong type; else it would be met where it is used or printed."""
+        for name in ("summary", "metric", "unit", "recipe", "task", "architecture", "guarantee", "needs"):
+            if not isinstance(getattr(self, name, ""), str):
+                raise UsageError(f"{name} of {self.kind} {identifier}", expected="a string")
+        if hasattr(self, "signature") and not isinstance(self.signature, Signature):
+            raise UsageError(f"signature of {self.kind} {identifier}", expected="a Signature")
+        for name in ("parameters", "config", "options"):
+            if not all(isinstance(item, Field) for item in getattr(self, name, ())):
+                raise UsageError(f"{name} of {self.kind} {identifier}", expected="a list of Field")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from grokkit_core.text import printable
 
@@ -28,9 +28,25 @@ PLAIN_WIDTH = 140
 """Width of tables where stdout is no terminal."""
 
 
+_stdout: TextIO | None = None
+
+
+@contextlib.contextmanager
+def only_json() -> Iterator[None]:
+    """What plugins print meanwhile goes to stderr; `as_json` alone writes to stdout."""
+    global _stdout
+    _stdout = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = None
+
+
 def as_json(value: Any) -> None:
     """Print a JSON value; every character outside ASCII is escaped."""
-    print(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False, default=_plain))
+    text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False, default=_plain)
+    print(text, file=_stdout or sys.stdout)
 
 
 def _plain(value: Any) -> Any:
@@ -228,7 +244,7 @@ def prediction(made: Prediction) -> None:
 def done(verb: str, manifest: Manifest, *, as_json: bool) -> None:
     """One line for `import` and `remove`."""
     if as_json:
-        print(json.dumps({"name": manifest.name, "version": manifest.version}, indent=2))
+        print(json.dumps({"name": manifest.name, "version": manifest.version}, indent=2), file=_stdout or sys.stdout)
     else:
         print(f"{verb} {printable(manifest.ref)}")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+from grokkit_cli.render import only_json
 
 if TYPE_CHECKING:
     from grokkit_core.plugins import PluginHost
@@ -78,7 +81,8 @@ def verb(function: Callable[..., Any]) -> click.Command:
     ) -> None:
         session = ctx.ensure_object(Session)
         session.add(library, no_plugins, debug)
-        code = function(session, **arguments)
+        with only_json() if arguments["as_json"] else nullcontext():
+            code = function(session, **arguments)
         if isinstance(code, int) and code:
             ctx.exit(code)
 

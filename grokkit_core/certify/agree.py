@@ -63,17 +63,24 @@ def _baselines(recorded: Certificate, recomputed: Certificate, floor: float) -> 
         old = known.pop(_key(baseline), None)
         if old is None:
             yield f"baseline {_label(baseline)} is not recorded"
-        elif not _close(old.value, baseline.value, _baseline_error(baseline, recomputed), floor):
+        elif not _close(old.value, baseline.value, _baseline_error(baseline, recorded, recomputed), floor):
             yield f"baseline {_label(baseline)} is {baseline.value:.4g} against the recorded {old.value:.4g}"
     for old in known.values():
         yield f"the recorded baseline {_label(old)} was not confirmed"
 
 
-def _baseline_error(baseline: Baseline, recomputed: Certificate) -> float:
-    """A standard error for the difference of two baseline figures, from the sample size of their row."""
-    where = canonical(dict(baseline.where))
-    n = min((m.n for m in recomputed.metrics if canonical(dict(m.where)) == where), default=2_000)
-    return abs(baseline.value) * (BASELINE_SLACK / SIGMAS + 2.0 * math.sqrt(2.0 / n))
+def _baseline_error(baseline: Baseline, *certificates: Certificate) -> float:
+    """A standard error for the difference of two baseline figures, from the sample sizes of their row.
+
+    That of a mean of squares is relative to it; that of a share is binomial (Agresti and Coull 1998, for small counts).
+    """
+    where, value = canonical(dict(baseline.where)), abs(baseline.value)
+    sizes = [m.n for found in certificates for m in found.metrics if canonical(dict(m.where)) == where]
+    n = min(sizes, default=2_000)
+    if baseline.metric == "accuracy":
+        share = (value * n + 2) / (n + 4)
+        return value * BASELINE_SLACK / SIGMAS + math.sqrt(2 * share * (1 - share) / n)
+    return value * (BASELINE_SLACK / SIGMAS + 2.0 * math.sqrt(2.0 / n))
 
 
 def _close(first: float, second: float, error: float, floor: float) -> bool:

@@ -101,7 +101,11 @@ def _statement(task: Task, scores: Sequence[Scores]) -> str:
     text = f"mean {task.spec.metric} {mean:.3g} {over}{scores[0].n} samples each"
     lost = better_baselines(task, scores)
     if not lost:
-        return f"{text}; better than every baseline in {count} of {count}"
+        ties = sum(
+            any(score.mean(name) == score.mean(MODEL) for name in score.errors if name != MODEL) for score in scores
+        )
+        equal = f", a baseline is as good in {ties}" if ties else ""
+        return f"{text}; better than every baseline in {count - ties} of {count}{equal}"
     return f"{text}; WORSE than " + ", ".join(f"{name} ({times} of {count})" for name, times in lost.items())
 
 

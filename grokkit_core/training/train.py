@@ -126,6 +126,8 @@ def find_recipe(host: PluginHost, task: TaskSpec, name: str | None) -> RecipeSpe
     own = host.recipes_of(task.id)
     listed = ", ".join(spec.id.rpartition("/")[2] for spec in own) or "none"
     if name is None:
+        if not own:
+            raise Incompatible(f"no installed plugin brings a recipe for task {task.id}", hint="see `grokkit tasks`")
         default = [spec for spec in own if spec.id == task.recipe] or (own if len(own) == 1 else [])
         if not default:
             raise UsageError(f"task {task.id} has several recipes", expected=f"--recipe with one of {listed}")
