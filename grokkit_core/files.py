@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grokkit_core.errors import Incompatible, NotFound, StoreError, TooLarge, UsageError
+from grokkit_core.names import expanded
 from grokkit_core.tensors import Signature, TensorSpec
 from grokkit_core.text import printable
 
@@ -42,7 +43,7 @@ def read_arrays(path: str | Path, signature: Signature, dtype: torch.dtype) -> A
     """
     if str(path) == STDIN:
         return _from_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input", signature, dtype)
-    place = Path(path).expanduser()
+    place = expanded(path)
     suffix = place.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"input file {printable(place, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES))
@@ -199,7 +200,7 @@ class ArrayWriter:
     """
 
     def __init__(self, path: Path, steps: int | None) -> None:
-        self.path, self.steps = path.expanduser(), steps
+        self.path, self.steps = expanded(path), steps
         self.suffix = self.path.suffix.lower()
         if self.suffix not in SUFFIXES:
             raise UsageError(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from grokkit_core import store
 from grokkit_core.errors import BadManifest, GrokkitError, Incompatible, NotFound, StoreError
 from grokkit_core.manifest import Manifest
-from grokkit_core.names import Ref, is_name, is_version
+from grokkit_core.names import Ref, expanded, is_name, is_version
 from grokkit_core.text import nearest, printable
 
 RootKind = Literal["option", "environment", "user", "plugin"]
@@ -100,11 +100,9 @@ class Library:
     ) -> Library:
         """Roots in their contractual order: given paths, `$GROKKIT_LIBRARY`, the user library, the roots of plugins."""
         environ = os.environ if environment is None else environment
-        roots = [Root(Path(path).expanduser(), "option", "--library") for path in paths]
+        roots = [Root(expanded(path), "option", "--library") for path in paths]
         listed = environ.get(VARIABLE, "")
-        roots += [
-            Root(Path(part).expanduser(), "environment", f"${VARIABLE}") for part in listed.split(os.pathsep) if part
-        ]
+        roots += [Root(expanded(part), "environment", f"${VARIABLE}") for part in listed.split(os.pathsep) if part]
         roots.append(Root(user_library(), "user", "user library"))
         roots += [Root(path, "plugin", distribution) for distribution, path in plugin_roots]
         return cls(roots)
@@ -162,7 +160,9 @@ class Library:
     def _at(self, path: Path) -> Entry:
         folder = path if path.name != store.MANIFEST else path.parent
         manifest = store.read_manifest(folder)
-        return Entry(manifest.name, manifest.version, folder, Root(folder.parent.parent, "option", "path"), manifest)
+        place = folder.resolve().parent.parent
+        root = next((root for root in self.roots if root.path.resolve() == place), Root(place, "option", "path"))
+        return Entry(manifest.name, manifest.version, folder, root, manifest)
 
     def _root_of(self, name: str) -> Root:
         holders = []
@@ -219,6 +219,8 @@ def _names(root: Root) -> list[str]:
 
 
 def _versions(home: Path) -> list[int]:
+    if home.is_symlink():
+        return []
     try:
         with os.scandir(home) as entries:
             return sorted(int(entry.name) for entry in entries if is_version(entry.name))

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from grokkit_core import names, strictjson
 from grokkit_core.errors import BadManifest, HashMismatch, SchemaUnsupported, UsageError
-from grokkit_core.records import at_least, at_most_items, from_json, matching, to_json
+from grokkit_core.records import at_least, at_most, at_most_items, from_json, matching, to_json
 from grokkit_core.tensors import ContextSpec, Signature, TensorSpec
+from grokkit_core.text import printable
 
 SCHEMA = 1
 MAX_BYTES = 256 * 1024
@@ -27,6 +28,7 @@ Method = Literal["exhaustive", "algebraic", "interval", "operator-norm", "sample
 Level = Literal["quick", "full"]
 Count = Annotated[int, at_least(0)]
 Positive = Annotated[int, at_least(1)]
+Version = Annotated[int, at_least(1), at_most(names.MAX_VERSION)]
 NonNegative = Annotated[float, at_least(0.0)]
 CassetteName = Annotated[str, matching(names.is_name, "a cassette name")]
 Digest = Annotated[str, matching(names.is_digest, "sha256:<64 hex digits>")]
@@ -126,12 +128,17 @@ class Curve:
     rows: Annotated[tuple[tuple[float, ...], ...], at_most_items(MAX_CURVE_ROWS)]
 
 
+def _rectangular(curve: Curve) -> str:
+    """A check that every row of a curve has a value for each column."""
+    return "" if all(len(row) == len(curve.columns) for row in curve.rows) else "rows as wide as the columns"
+
+
 @dataclass(frozen=True)
 class Parent:
     """A cassette that this one was made from."""
 
     name: CassetteName
-    version: Positive
+    version: Version
     digest: Digest
 
 
@@ -153,7 +160,7 @@ class Provenance:
     seed: int | None
     steps: Count | None
     grok_step: Count | None
-    curve: Curve
+    curve: Annotated[Curve, _rectangular]
     operator: Mapping[str, Any] | None
     gate: Mapping[str, Any] | None
     parents: tuple[Parent, ...]
@@ -173,7 +180,7 @@ class Manifest:
     """A parsed manifest. `digest` is the identity of the cassette: it covers every field and, through their hash, the weights."""
 
     name: CassetteName
-    version: Positive
+    version: Version
     summary: str
     license: str
     tags: tuple[str, ...]
@@ -238,7 +245,9 @@ class Manifest:
             raise HashMismatch("the manifest was altered: its digest does not match", hint="restore it from its source")
         schema = value.pop("schema", None)
         if type(schema) is not int or schema < 1:
-            raise BadManifest(f"manifest.schema is {schema!r}", expected=f"an integer from 1 to {SCHEMA}")
+            raise BadManifest(
+                f"manifest.schema is {printable(repr(schema), 60)}", expected=f"an integer from 1 to {SCHEMA}"
+            )
         if schema > SCHEMA:
             raise SchemaUnsupported(
                 f"the manifest has schema {schema}", expected=f"at most {SCHEMA}", hint="upgrade grokkit"

@@ -10,6 +10,7 @@ from pathlib import Path
 from grokkit_core.errors import BadName
 from grokkit_core.text import printable
 
+MAX_VERSION = 999_999_999
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -39,6 +40,14 @@ def check_name(text: str) -> str:
     return text
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with a leading `~` replaced; raises `BadName` where that user does not exist."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadName(f"path '{printable(path, 160)}' is below a user that does not exist") from None
+
+
 @dataclass(frozen=True)
 class Ref:
     """A parsed reference: a name with an optional pin, or a path."""
@@ -53,7 +62,7 @@ class Ref:
     def parse(cls, text: str) -> Ref:
         """Parse a reference as typed; raises `BadName`."""
         if text.startswith((".", "/", "~")) or os.sep in text:
-            return cls(text, path=Path(text).expanduser())
+            return cls(text, path=expanded(text))
         name, at, pin = text.partition("@")
         check_name(name)
         if not at:

@@ -87,6 +87,8 @@ def count_parameters(tensors: Mapping[str, Tensor]) -> int:
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if not weights.is_tensor_name(name):
         raise BadWeights(f"tensor name '{printable(name, 80)}'", expected="letters, digits, '_', '.', '-'")
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise BadWeights(f"tensor '{name}' is sparse or has no values", expected="a dense tensor")
     plain = tensor.detach().to("cpu")
     if plain.is_complex():
         plain = torch.view_as_real(plain.resolve_conj())
@@ -100,4 +102,4 @@ def _bytes(tensor: Tensor) -> bytes:
     flat = tensor.detach().to("cpu")
     if flat.is_complex():
         flat = torch.view_as_real(flat.resolve_conj())
-    return flat.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return flat.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -26,6 +26,11 @@ def at_least(low: float) -> Check:
     return lambda value: "" if value >= low else f"at least {low}"
 
 
+def at_most(high: float) -> Check:
+    """A check that a number is not above `high`."""
+    return lambda value: "" if value <= high else f"at most {high}"
+
+
 def at_most_items(count: int) -> Check:
     """A check on the length of a list."""
     return lambda value: "" if len(value) <= count else f"at most {count} items"

@@ -16,7 +16,7 @@ from pathlib import Path
 from grokkit_core import store
 from grokkit_core.errors import Incompatible, NotFound, StoreError
 from grokkit_core.manifest import WEIGHTS, Manifest
-from grokkit_core.names import check_name, is_version
+from grokkit_core.names import MAX_VERSION, check_name, is_version
 from grokkit_core.text import printable
 
 STALE_SECONDS = 3_600
@@ -38,10 +38,10 @@ def save(root: Path, manifest: Manifest, data: bytes) -> Manifest:
     with _writing(root, manifest.name) as home, _staged(home) as staging:
         _write(staging / WEIGHTS, data)
         while True:
-            manifest = manifest.replace(version=highest_version(home) + 1)
+            manifest = manifest.replace(version=_next_version(home))
             _write(staging / store.MANIFEST, manifest.to_bytes())
             _sync_folder(staging)
-            if _committed(staging, home / str(manifest.version)):
+            if not _tombstone(home, manifest.version).exists() and _committed(staging, home / str(manifest.version)):
                 return manifest
 
 
@@ -58,7 +58,7 @@ def install(root: Path, folder: Path, name: str | None = None) -> Manifest:
         target = home / str(manifest.version)
         if target.exists():
             return _same(target, manifest)
-        if (home / f".removed-{manifest.version}").exists():
+        if _tombstone(home, manifest.version).exists():
             raise Incompatible(
                 f"{manifest.ref} was removed here and its number is not used again", hint="use --as NAME"
             )
@@ -75,7 +75,7 @@ def remove(folder: Path) -> None:
     if not folder.is_dir():
         raise NotFound(f"there is no cassette folder {printable(folder, 160)}")
     try:
-        (home / f".removed-{folder.name}").touch(exist_ok=True)
+        _tombstone(home, folder.name).touch(exist_ok=True)
         _sync_folder(home)
         trash = home / f".trash-{secrets.token_hex(8)}"
         os.rename(folder, trash)
@@ -103,6 +103,17 @@ def highest_version(home: Path) -> int:
         elif tombstone:
             found.append(int(tombstone[1]))
     return max(found)
+
+
+def _next_version(home: Path) -> int:
+    highest = highest_version(home)
+    if highest >= MAX_VERSION:
+        raise StoreError(f"the version numbers of '{home.name}' are used up", hint="choose another name")
+    return highest + 1
+
+
+def _tombstone(home: Path, version: int | str) -> Path:
+    return home / f".removed-{version}"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -136,7 +147,7 @@ def _writing(root: Path, name: str) -> Iterator[Path]:
             home.mkdir(exist_ok=True)
             _sync_folder(root)
         yield home
-        _sync_folder(home)
+    with contextlib.suppress(OSError):
         _clean(home)
 
 
@@ -164,12 +175,20 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _committed(staging: Path, target: Path) -> bool:
-    """Whether the rename took the number; the rename is the commit point and fails if another writer was first."""
+    """Whether the rename took the number; the rename is the commit point and fails if another writer was first.
+
+    A version that cannot be made durable is taken back.
+    """
     try:
         os.rename(staging, target)
     except OSError as error:
         if error.errno in _TAKEN:
             return False
+        raise
+    try:
+        _sync_folder(target.parent)
+    except OSError:
+        os.rename(target, staging)
         raise
     return True
 

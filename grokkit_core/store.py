@@ -84,6 +84,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def _opened(folder: Path) -> Iterator[int]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except ValueError:
+        raise NotFound(f"there is no cassette folder {printable(folder, 160)}") from None
     except OSError as error:
         raise _from_os(error, folder, "folder") from None
     try:
@@ -93,7 +95,10 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _manifest(descriptor: int, folder: Path) -> Manifest:
-    unknown = sorted(set(os.listdir(descriptor)) - _ALLOWED)
+    try:
+        unknown = sorted(set(os.listdir(descriptor)) - _ALLOWED)
+    except OSError as error:
+        raise _from_os(error, folder, "folder") from None
     if unknown:
         raise BadManifest(
             f"{printable(folder, 120)} holds the unknown entry '{printable(unknown[0], 60)}'",
@@ -108,18 +113,26 @@ def _read_file(directory: int, name: str, cap: int, folder: Path) -> bytes:
         descriptor = os.open(name, flags, dir_fd=directory)
     except OSError as error:
         raise _from_os(error, folder / name, "file") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise NotRegularFile(f"{printable(folder / name, 160)} is not a regular file", expected="a regular file")
-        if status.st_size > cap:
-            raise TooLarge(f"{printable(folder / name, 160)} has {status.st_size} bytes", expected=f"at most {cap}")
-        try:
-            data = file.read(cap + 1)
-        except OSError as error:
-            raise StoreError.from_os(error, f"reading {printable(folder / name, 160)}") from None
+    shown = printable(folder / name, 160)
+    try:
+        return _contents(descriptor, cap, shown)
+    except OSError as error:
+        raise StoreError.from_os(error, f"reading {shown}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _contents(descriptor: int, cap: int, shown: str) -> bytes:
+    """All bytes of an open file. Its kind is checked first: Python refuses to wrap the descriptor of a folder."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegularFile(f"{shown} is not a regular file", expected="a regular file")
+    if status.st_size > cap:
+        raise TooLarge(f"{shown} has {status.st_size} bytes", expected=f"at most {cap}")
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        data = file.read(cap + 1)
     if len(data) != status.st_size:
-        raise HashMismatch(f"{printable(folder / name, 160)} changed its size while it was read")
+        raise HashMismatch(f"{shown} changed its size while it was read")
     return data
 
 

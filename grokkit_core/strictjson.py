@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from collections import Counter
 from typing import Any
 
 from grokkit_core.errors import BadManifest, TooLarge
@@ -18,8 +19,11 @@ MAX_INTEGER = 2**53 - 1
 
 def canonical(value: Any) -> bytes:
     """The one byte form of `value`: UTF-8, sorted keys, two-space indent, finite numbers, one final newline."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8")
+    try:
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode("utf-8")
+    except (ValueError, TypeError) as error:
+        raise BadManifest(f"a value cannot be written as JSON: {printable(error)}") from None
 
 
 def parse(data: bytes, what: str = "manifest") -> Any:
@@ -43,8 +47,7 @@ def parse(data: bytes, what: str = "manifest") -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise BadManifest(f"key '{printable(twice, 60)}' stands twice in one object")
     return result
 

@@ -153,9 +153,13 @@ class TensorSpec:
             if isinstance(axis, str):
                 _check_name(axis, f"axis of '{name}'")
             elif type(axis) is not int or axis < 1:
-                raise UsageError(f"axis {axis!r} of '{name}'", expected="a name or a positive integer")
+                raise UsageError(
+                    f"axis {printable(repr(axis), 60)} of '{name}'", expected="a name or a positive integer"
+                )
         if not dtypes or any(dtype not in DTYPES for dtype in dtypes):
-            raise UsageError(f"dtypes {list(dtypes)} of '{name}'", expected=f"at least one of {', '.join(DTYPES)}")
+            raise UsageError(
+                f"dtypes {printable(list(dtypes), 60)} of '{name}'", expected=f"at least one of {', '.join(DTYPES)}"
+            )
         for attribute, value in (
             ("name", name),
             ("axes", tuple(axes)),

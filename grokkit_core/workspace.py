@@ -11,6 +11,7 @@ from grokkit_core import saving
 from grokkit_core.errors import StoreError
 from grokkit_core.library import Entry, Library
 from grokkit_core.manifest import Manifest
+from grokkit_core.names import expanded
 from grokkit_core.plugins import PluginHost
 from grokkit_core.text import printable
 
@@ -73,4 +74,4 @@ def import_cassette(path: str | Path, *, name: str | None = None, library: Where
 
     Raises `Incompatible` where the version number is taken by other bytes.
     """
-    return saving.install(workspace(library).library.target.path, Path(path).expanduser(), name)
+    return saving.install(workspace(library).library.target.path, expanded(path), name)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from grokkit_core import packing, saving, strictjson
 from grokkit_core.errors import BadManifest, GrokkitError, HashMismatch, Incompatible, NotFound, StoreError
+from grokkit_core.names import expanded
 from grokkit_core.text import printable
 
 STATE = "state.json"
@@ -46,7 +47,7 @@ class RunFolder:
     @classmethod
     def find(cls, text: str) -> RunFolder:
         """The run of this id or path; raises `NotFound`."""
-        given = Path(text).expanduser()
+        given = expanded(text)
         for path in (runs_home() / text, given):
             if path.is_dir():
                 return cls(path)
