@@ -223,9 +223,15 @@ def from_stored(
     cassette.module  # noqa: B018  (building it is the check)
     architecture, config = cassette.architecture, manifest.architecture.config
     architecture.check_tensors(config, cassette.tensors)
-    if found := differences(manifest.signature, architecture.signature(config)):
+    if found := _signature_differences(manifest.signature, architecture.signature(config)):
         raise BadManifest(f"{manifest.ref} states another signature than its network has: {'; '.join(found)}")
     return cassette
+
+
+def _signature_differences(stated: Signature, built: Signature) -> list[str]:
+    required = [variable.name for variable in stated.context if variable.required]
+    lost = [f"context variable '{v.name}' is required" for v in built.context if v.required and v.name not in required]
+    return [*differences(stated, built), *lost]
 
 
 def build_module(architecture: Architecture, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -238,10 +244,10 @@ def build_module(architecture: Architecture, config: Mapping[str, Any], tensors:
     try:
         settled = settle(architecture.spec.config, config, f"architecture {identifier}")
         architecture.check(settled)
+        with torch.device("meta"):
+            module = architecture.build(settled)
     except UsageError as error:
         raise BadManifest(f"config: {error}") from None
-    with torch.device("meta"):
-        module = architecture.build(settled)
     expected = module.state_dict()
     _compare(expected, tensors, identifier)
     complex_names = {name for name, tensor in expected.items() if tensor.is_complex()}

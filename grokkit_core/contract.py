@@ -114,7 +114,7 @@ def _check_values(spec: TensorSpec, tensor: Tensor) -> None:
 def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
     if domain.kind == "any" or tensor.dtype == torch.bool:
         return
-    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     good = torch.isfinite(plain)
     if not bool(good.all()):
         count = int((~good).sum())

@@ -6,11 +6,16 @@ import contextlib
 import csv
 import io
 import json
+import lzma
 import math
 import os
 import secrets
+import struct
 import sys
+import tokenize
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +34,9 @@ from grokkit_core.text import printable
 
 MAX_BYTES = 1 << 30
 """Cap on an input file, and on what an `.npz` may inflate to."""
+
+EXACT_INTEGERS = 2**53
+"""Below this every integer is a float64."""
 
 STDIN = "-"
 SUFFIXES = (".npy", ".npz", ".csv", ".json", ".safetensors")
@@ -74,9 +82,19 @@ def _read(place: Path) -> bytes:
 
 def _npy(data: bytes, shown: str) -> Tensor:
     try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        with warnings.catch_warnings(action="ignore"):
+            array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         return _tensor(array)
-    except (ValueError, EOFError, TypeError, OSError, MemoryError, OverflowError, SyntaxError) as error:
+    except (
+        ValueError,
+        EOFError,
+        TypeError,
+        OSError,
+        MemoryError,
+        OverflowError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:
         raise Incompatible(f"{shown} is not a numeric .npy array: {printable(error, 120)}") from None
 
 
@@ -99,6 +117,9 @@ def _npz(data: bytes, shown: str) -> Arrays:
         EOFError,
         OSError,
         ValueError,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
     ) as error:
         raise Incompatible(f"{shown} is not an .npz archive: {printable(error, 120)}") from None
 
@@ -124,10 +145,10 @@ def _safetensors(data: bytes, shown: str, signature: Signature) -> Arrays:
 def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> Arrays:
     """One row a sample, its numbers flattened in row-major order; a first row of names is skipped."""
     try:
-        rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8"))) if row]
+        rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise Incompatible(f"{shown} is not a CSV file: {printable(error, 120)}") from None
-    if rows and not _numeric(rows[0]):
+    if rows and not any(_numeric([cell]) for cell in rows[0]):
         rows = rows[1:]
     sizes = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
     if len(sizes) != len(spec.axes) - 1:
@@ -142,7 +163,16 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
                 f"row {number} of {shown} has {what}", expected=f"{width} numbers, {spec.shape} flattened"
             )
     values = torch.tensor([[float(cell) for cell in row] for row in rows], dtype=torch.float64)
-    return {spec.name: values.reshape(len(rows), *sizes).to(_dtype_for(spec, dtype))}
+    return {spec.name: _exactly(values.reshape(len(rows), *sizes), _dtype_for(spec, dtype), shown)}
+
+
+def _exactly(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """Numbers as `dtype`; raises `Incompatible` where an integer or boolean dtype cannot hold them (or a float64 could not)."""
+    cast = values.to(dtype)
+    whole = not (dtype.is_floating_point or dtype.is_complex)
+    if whole and not bool(((cast.double() == values) & (values.abs() < EXACT_INTEGERS)).all()):
+        raise Incompatible(f"{what} holds numbers that {str(dtype).removeprefix('torch.')} cannot", hint="use .npy")
+    return cast
 
 
 def _numeric(row: list[str]) -> bool:
@@ -168,7 +198,7 @@ def _from_json(data: bytes, shown: str, signature: Signature, dtype: torch.dtype
 def _json_tensor(item: Any, name: str, spec: TensorSpec | None, dtype: torch.dtype, shown: str) -> Tensor:
     try:
         values = torch.tensor(item, dtype=torch.float64)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise Incompatible(
             f"'{printable(name, 60)}' of {shown} is not an array of numbers: {printable(error, 120)}"
         ) from None
@@ -179,7 +209,7 @@ def _json_tensor(item: Any, name: str, spec: TensorSpec | None, dtype: torch.dty
         if values.shape[-1:] != (2,):
             raise Incompatible(f"'{name}' of {shown} is complex", expected="numbers as [real, imaginary]")
         return torch.view_as_complex(values).to(wanted)
-    return values.to(wanted)
+    return _exactly(values, wanted, f"'{printable(name, 60)}' of {shown}")
 
 
 def _dtype_for(spec: TensorSpec, dtype: torch.dtype) -> torch.dtype:
@@ -190,7 +220,8 @@ def _dtype_for(spec: TensorSpec, dtype: torch.dtype) -> torch.dtype:
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.ascontiguousarray(native).reshape(array.shape))
 
 
 class ArrayWriter:
@@ -272,8 +303,8 @@ class ArrayWriter:
         if self.suffix == ".npz":
             np.savez(self._file, outputs=outputs.numpy())
         elif self.suffix == ".json":
-            plain = torch.view_as_real(outputs) if outputs.is_complex() else outputs
+            plain = torch.view_as_real(outputs.resolve_conj()) if outputs.is_complex() else outputs
             self._file.write(json.dumps(plain.tolist()).encode() + b"\n")
         else:
-            plain = torch.view_as_real(outputs) if outputs.is_complex() else outputs
+            plain = torch.view_as_real(outputs.resolve_conj()) if outputs.is_complex() else outputs
             self._file.write(safetensors.torch.save({"outputs": plain.contiguous()}, metadata={"format": "pt"}))

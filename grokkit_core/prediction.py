@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Prediction:
             "shape": list(self.shape),
             "dtype": self.dtype,
             "seconds": self.seconds,
-            "drift": dict(self.drift) if self.drift is not None else None,
+            "drift": {name: _finite(moved) for name, moved in self.drift.items()} if self.drift is not None else None,
             "routed": None,
         }
 
@@ -56,7 +57,7 @@ class Drift:
             first = self.start.setdefault(name, values)
             scale = first.abs().mean().clamp_min(torch.finfo(torch.float64).tiny)
             moved = ((values - first).abs().max() / scale).item()
-            self.worst[name] = max(self.worst.get(name, 0.0), moved)
+            self.worst[name] = max(self.worst.get(name, 0.0), math.inf if math.isnan(moved) else moved)
 
 
 def run(
@@ -136,8 +137,7 @@ def _results(
     elif steps is None:
         yield cassette.predict(tensors, context, force=force)
     else:
-        start = next(iter(tensors.values())) if len(tensors) == 1 else tensors
-        yield from cassette.rollout(start, steps, context=context, force=force)
+        yield from cassette.rollout(tensors, steps, context=context, force=force)
 
 
 def _inputs(
@@ -159,6 +159,12 @@ def _name(tensor: Tensor) -> str:
 
 
 def nested(tensor: Tensor) -> Any:
-    """A tensor as nested lists; complex numbers as [real, imaginary]."""
-    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return plain.tolist()
+    """A tensor as nested lists; complex numbers as [real, imaginary], null for what is not finite."""
+    plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return _finite(plain.tolist()) if not bool(torch.isfinite(plain).all()) else plain.tolist()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return value if math.isfinite(value) else None

@@ -49,6 +49,8 @@ class Field:
             return f"{text} from {self.low:g} to {self.high:g}"
         if math.isfinite(self.low):
             return f"{text} of at least {self.low:g}"
+        if math.isfinite(self.high):
+            return f"{text} of at most {self.high:g}"
         return text
 
     def admits(self, value: Any) -> bool:
@@ -65,7 +67,12 @@ class Field:
 
     def _number(self, value: Any) -> bool:
         kinds = (int,) if self.type == "int" else (int, float)
-        return type(value) in kinds and math.isfinite(value) and self.low <= value <= self.high
+        if type(value) not in kinds:
+            return False
+        try:
+            return math.isfinite(value) and self.low <= value <= self.high
+        except OverflowError:  # an integer beyond every float
+            return False
 
     def parse(self, text: str) -> Any:
         """The value of `text` as typed on a command line (not yet checked)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 from grokkit_core.errors import BadManifest, UsageError
@@ -39,10 +40,15 @@ class Domain:
             if given not in ("any", "finite"):
                 raise UsageError(f"domain '{given}'", expected="'any', 'finite', a set or a (low, high) tuple")
             return cls("any") if given == "any" else cls()
-        if isinstance(given, tuple):
-            low, high = given
-            return cls("interval", low=low, high=high)
-        return cls("values", values=tuple(sorted(given)))
+        numbers = _finite_numbers(given)
+        if isinstance(given, tuple) and len(numbers) == 2 and numbers[0] <= numbers[1]:
+            return cls("interval", low=numbers[0], high=numbers[1])
+        if isinstance(given, tuple) or not numbers:
+            raise UsageError(
+                f"domain {printable(repr(given), 60)}",
+                expected="'any', 'finite', a set of finite numbers or a (low, high) tuple with low <= high",
+            )
+        return cls("values", values=tuple(sorted(set(numbers))))
 
     def contains(self, value: float) -> bool:
         """Whether one number lies in the domain."""
@@ -102,6 +108,18 @@ class Domain:
         if isinstance(read, _Values) and (not read.values or list(read.values) != sorted(set(read.values))):
             raise BadManifest(f"{path}.values is not a sorted set of numbers", expected="at least one, ascending")
         return cls(**{name: getattr(read, name) for name in read.__dataclass_fields__})
+
+
+def _finite_numbers(given: object) -> list[float]:
+    """The numbers in `given` as floats; none if it is no collection of finite numbers alone."""
+    if not isinstance(given, Iterable):
+        return []
+    values = list(given)
+    try:
+        numbers = [float(value) for value in values if isinstance(value, Real)]
+    except OverflowError:
+        return []
+    return numbers if len(numbers) == len(values) and all(map(math.isfinite, numbers)) else []
 
 
 _RANK = {"any": 0, "finite": 1, "interval": 2, "values": 3}

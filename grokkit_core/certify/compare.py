@@ -25,6 +25,8 @@ def win_p_value(candidate: Tensor, rivals: Mapping[str, Tensor], *, higher_is_be
 
 def _paired_p(gain: Tensor) -> float:
     mean, spread = gain.mean().item(), gain.std().item()
+    if not math.isfinite(mean):
+        return 1.0  # a prediction that is not finite proves nothing
     if spread == 0:
         return 0.0 if mean > 0 else 1.0
     z = mean * math.sqrt(len(gain)) / spread
@@ -34,8 +36,9 @@ def _paired_p(gain: Tensor) -> float:
 def holm(p_values: Sequence[float], level: float = FAMILY_LEVEL) -> list[bool]:
     """Which hypotheses Holm's step-down procedure rejects at family level `level`, in the given order."""
     rejected = [False] * len(p_values)
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[index] > level / (len(p_values) - rank):
+    order = sorted(range(len(p_values)), key=lambda index: (math.isnan(p_values[index]), p_values[index]))
+    for rank, index in enumerate(order):
+        if not p_values[index] <= level / (len(p_values) - rank):
             break
         rejected[index] = True
     return rejected

@@ -118,6 +118,6 @@ def batch_digest(batch: Batch) -> str:
     """`sha256:` and the hash of a batch's inputs and targets, which tells data sets apart."""
     digest = hashlib.sha256()
     for tensor in (*tensors_of(batch.inputs), batch.targets):
-        plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
         digest.update(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return "sha256:" + digest.hexdigest()

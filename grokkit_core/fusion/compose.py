@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grokkit_core.cassette import Cassette, load
+from grokkit_core.cassette import Cassette, load, torch_dtype
 from grokkit_core.certify.sampled import SAMPLES
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
@@ -16,7 +16,7 @@ from grokkit_core.fusion.table import Row, better_baselines, is_saturated, make_
 from grokkit_core.library import Entry
 from grokkit_core.manifest import Manifest
 from grokkit_core.names import check_name
-from grokkit_core.specs import Event, GateSpec, check_settings
+from grokkit_core.specs import Event, GateSpec, settle
 from grokkit_core.streams import stream
 from grokkit_core.task import Place, Task
 from grokkit_core.workspace import Where, Workspace, workspace
@@ -102,7 +102,8 @@ def compose(
     task = members[0].task
     places = calibration_places(task, plan, calibrate or {})
     with fitting_threads(max(manifest.weights.parameters for manifest in plan.manifests)):
-        fused = _fuse(members, plan, task, places, seed, new_name, fixed=bool(calibrate)).to(members[0].device, dtype)
+        fused = _fuse(members, plan, task, places, seed, new_name, dtype, fixed=bool(calibrate))
+        fused = fused.to(members[0].device, dtype)
         labelled = dict(zip(plan.members, members, strict=True))
         table = make_table(task, fused, labelled, places, n=SAMPLES["full"], seed=seed)
         certificate = task.certify(fused, level="full", seed=seed)
@@ -157,7 +158,7 @@ def _plan(
     fuser = host.fusion(fusion)
     if fuser.spec.gated:
         spec = host.spec(GateSpec, gate or "uniform")
-        check_settings(spec.options, options, f"gate {spec.id}")
+        settle(spec.options, options, f"gate {spec.id}")
     elif gate is not None:
         raise UsageError(f"fusion {fuser.spec.id} takes no gate", expected="no --gate")
     return fuser.plan([manifest_of(source) for source in sources], gate, **options)
@@ -175,6 +176,7 @@ def _fuse(
     places: Sequence[Place],
     seed: int,
     name: str,
+    dtype: str | None,
     *,
     fixed: bool,
 ) -> Cassette:
@@ -184,7 +186,7 @@ def _fuse(
         task,
         places,
         generator=stream(seed, "calibration"),
-        dtype=members[0].dtype,
+        dtype=torch_dtype(dtype or plan.signature.inputs[0].dtypes[0]),
         device=members[0].device,
         variable=plan.variable,
         fixed=fixed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,15 +19,16 @@ from grokkit_core.fusion.fusion import Fusion, FusionPlan, gate_variable, labels
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.gates import mix
 from grokkit_core.manifest import Curve, Digest, Manifest, Positive, Provenance
-from grokkit_core.records import at_least, from_json, to_json
-from grokkit_core.specs import ArchitectureSpec, Component, GateSpec
+from grokkit_core.records import at_least, at_most, from_json, to_json
+from grokkit_core.specs import ArchitectureSpec, Component, GateSpec, settle
 from grokkit_core.strictjson import canonical
 from grokkit_core.tensors import ContextSpec, Signature, common
-from grokkit_core.weights import is_tensor_name
 
-MAX_NESTING = 8
+MAX_NESTING = 4
 MAX_ENTRIES = 256
+MAX_COUNT = 1_000_000
 GATE_PREFIX = "gate."
+_PREFIX = re.compile(r"m[0-9]{1,4}\.")
 Architectures = Mapping[str, Architecture]
 
 
@@ -37,7 +40,7 @@ class MemberEntry:
     architecture: str
     version: Positive
     config: Mapping[str, Any]
-    count: Annotated[int, at_least(1)]
+    count: Annotated[int, at_least(1), at_most(MAX_COUNT)]
     digest: Digest
     prefix: str
 
@@ -56,9 +59,8 @@ def parse_config(config: Mapping[str, Any]) -> tuple[tuple[MemberEntry, ...], Ga
     members = from_json(tuple[MemberEntry, ...], config["members"], "config.members")
     gate = from_json(GateEntry, config["gate"], "config.gate")
     prefixes = [entry.prefix for entry in members]
-    good = all(is_tensor_name(p + "x") and p.endswith(".") and p != GATE_PREFIX for p in prefixes)
-    if not good or len(set(prefixes)) != len(prefixes):
-        raise BadManifest("config.members have bad or repeated prefixes", expected="distinct names that end with '.'")
+    if not all(map(_PREFIX.fullmatch, prefixes)) or len(set(prefixes)) != len(prefixes):
+        raise BadManifest("config.members have bad or repeated prefixes", expected="m0., m1., ...")
     if not 1 <= len(members) <= MAX_ENTRIES:
         raise BadManifest(f"config.members has {len(members)} entries", expected=f"1 to {MAX_ENTRIES}")
     return members, gate
@@ -70,10 +72,16 @@ class EnsembleArchitecture(Architecture):
     reads_context = True
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Raise for malformed entries or nesting deeper than eight."""
-        parse_config(config)
+        """Raise for malformed entries or nesting deeper than four."""
         if nesting(config) > MAX_NESTING:
             raise UsageError(f"ensembles nested {nesting(config)} deep", expected=f"at most {MAX_NESTING}")
+        members, gate = parse_config(config)
+        for entry in members:
+            architecture = self._architecture(entry)
+            architecture.check(_settled(architecture, entry))
+        for name, wanted in (("members", sum(entry.count for entry in members)), ("variable", gate.variable)):
+            if gate.config.get(name, wanted) != wanted:
+                raise UsageError(f"gate {gate.id} with {name} = {gate.config[name]!r:.60}", expected=repr(wanted))
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """The ensemble with stacked member parameters; raises `PluginError` for what is not installed."""
@@ -94,6 +102,10 @@ class EnsembleArchitecture(Architecture):
             own = {name: tensor for name, tensor in tensors.items() if name.startswith(entry.prefix)}
             if packing.tensor_digest(own) != entry.digest:
                 raise BadWeights(f"the tensors of member '{entry.key}' differ from their recorded digest")
+            architecture = self._architecture(entry)
+            for index in range(entry.count):
+                alone = {name.removeprefix(entry.prefix): tensor[index] for name, tensor in own.items()}
+                architecture.check_tensors(entry.config, alone)
 
     def _architecture(self, entry: MemberEntry) -> Architecture:
         found = self.plugins.architecture(entry.architecture)
@@ -105,15 +117,19 @@ class EnsembleArchitecture(Architecture):
         return found
 
 
+def _settled(architecture: Architecture, entry: MemberEntry) -> dict[str, Any]:
+    return settle(architecture.spec.config, entry.config, f"member '{entry.key}'")
+
+
 def nesting(config: Mapping[str, Any]) -> int:
     """How deep ensembles stand inside each other: 1 for an ensemble of plain networks."""
     members = config.get("members")
     inner = (
-        [entry["config"] for entry in members if isinstance(entry, Mapping)]
+        [entry.get("config") for entry in members if isinstance(entry, Mapping)]
         if isinstance(members, list | tuple)
         else []
     )
-    return 1 + max((nesting(item) for item in inner if "members" in item), default=0)
+    return 1 + max((nesting(item) for item in inner if isinstance(item, Mapping) and "members" in item), default=0)
 
 
 def requiring(signature: Signature, variable: str) -> Signature:
@@ -123,13 +139,16 @@ def requiring(signature: Signature, variable: str) -> Signature:
 
 
 class Stack(nn.Module):
-    """The tensors of `count` networks of one architecture, each with a leading axis, and the networks over them."""
+    """The tensors of `count` networks of one architecture, each with a leading axis, and the networks over them.
+
+    Its own attributes start with an underscore: every other name may be that of a member's tensor or submodule.
+    """
 
     def __init__(self, architecture: Architecture, entry: MemberEntry) -> None:
         super().__init__()
-        self.architecture, self.entry = architecture, entry
-        self._networks: list[nn.Module] | None = None
-        template = architecture.build(entry.config)
+        self._architecture, self._entry = architecture, entry
+        self._built: list[nn.Module] | None = None
+        template = architecture.build(_settled(architecture, entry))
         for name, tensor in template.state_dict().items():
             self._hold(name, torch.empty((entry.count, *tensor.shape), dtype=tensor.dtype, device=tensor.device))
 
@@ -143,27 +162,26 @@ class Stack(nn.Module):
             place = place._modules[part]  # type: ignore[assignment]
         place.register_buffer(last, tensor)
 
-    @property
-    def networks(self) -> list[nn.Module]:
+    def _networks(self) -> list[nn.Module]:
         """One network a member, over views of the stacked tensors; built when first needed."""
-        if self._networks is None:
+        if self._built is None:
             state = self.state_dict()
             with torch.inference_mode(False):
-                self._networks = [
+                self._built = [
                     build_module(
-                        self.architecture,
-                        self.entry.config,
+                        self._architecture,
+                        self._entry.config,
                         {name: tensor[i] for name, tensor in state.items()},
                     )
-                    for i in range(self.entry.count)
+                    for i in range(self._entry.count)
                 ]
-        return self._networks
+        return self._built
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> list[Tensor]:
         """The prediction "batch *out" of each member."""
-        if self.architecture.reads_context:
-            return [network(*inputs, context=context) for network in self.networks]
-        return [network(*inputs) for network in self.networks]
+        if self._architecture.reads_context:
+            return [network(*inputs, context=context) for network in self._networks()]
+        return [network(*inputs) for network in self._networks()]
 
 
 class Ensemble(nn.Module):
@@ -196,11 +214,16 @@ class EnsembleFusion(Fusion):
         spec = self.plugins.spec(GateSpec, gate or "uniform")
         shared = shared_signature(members)
         variable = gate_variable(spec, members, shared, str(options.get("variable", "")))
-        ordered = [manifest for group in _grouped(members).values() for manifest in group]
+        groups = _grouped(members)
+        if len(groups) > MAX_ENTRIES:
+            raise Incompatible(f"{len(groups)} different architectures", expected=f"at most {MAX_ENTRIES}")
+        ordered = [manifest for group in groups.values() for manifest in group]
         depth = 1 + max((nesting(m.architecture.config) for m in ordered if _is_ensemble(m)), default=0)
         if depth > MAX_NESTING:
             raise Incompatible(f"the composition would be nested {depth} deep", expected=f"at most {MAX_NESTING}")
-        repeated = sorted({m.ref for m in members if sum(other.digest == m.digest for other in members) > 1})
+        digests = [manifest.digest for manifest in members]
+        counts = Counter(digests)
+        repeated = sorted({m.ref for m, digest in zip(members, digests, strict=True) if counts[digest] > 1})
         notes = [f"{ref} is a member more than once; repeats share one opinion" for ref in repeated]
         return FusionPlan(
             self.spec.id,

@@ -97,20 +97,34 @@ def shared_signature(manifests: Sequence[Manifest]) -> Signature:
     if len(manifests) < 2:
         raise UsageError(f"{len(manifests)} cassette(s) to compose", expected="two or more")
     first = manifests[0]
+    shared = first.signature
     for other in manifests[1:]:
         if other.task.id != first.task.id:
             raise Incompatible(
                 f"{first.name} computes task {first.task.id}, {other.name} computes {other.task.id}",
                 expected="members of one task",
             )
-        found = differences(first.signature, other.signature)
+        found = differences(first.signature, other.signature) or differences(shared, other.signature)
         if found:
             raise Incompatible(
                 f"signatures of {first.name} and {other.name} differ: {'; '.join(found)}",
                 expected="equal ones",
             )
         _same_law(first, other)
-    return common([manifest.signature for manifest in manifests])
+        shared = common([shared, other.signature])
+    _keeps_required(manifests, shared)
+    return shared
+
+
+def _keeps_required(manifests: Sequence[Manifest], shared: Signature) -> None:
+    """Raise `Incompatible` where a member needs a context variable that the fusion would not pass on."""
+    for manifest in manifests:
+        for variable in manifest.context:
+            if variable.required and shared.variable(variable.name) is None:
+                raise Incompatible(
+                    f"{manifest.name} requires the context variable '{variable.name}', which not all members share",
+                    expected=f"members that declare {variable.name} [{variable.unit}] in {variable.domain}",
+                )
 
 
 def _same_law(first: Manifest, other: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.certify.scores import batch_digest
-from grokkit_core.specs import GateSpec, settle
+from grokkit_core.specs import GateSpec, check_settings, settle
 from grokkit_core.task import Batch, Place, Predictor, Task
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateState:
-    """A fitted gate: what the manifest keeps (`config`, JSON) and what the weights file keeps (`tensors`)."""
+    """A fitted gate: what the manifest keeps (`config`, JSON) and what the weights file keeps (`tensors`).
+
+    Where the config has `members` or `variable`, a reader compares them with the ensemble's.
+    """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -78,7 +82,13 @@ class Gate(ABC):
 
     def __init__(self, spec: GateSpec, **options: Any) -> None:
         self.spec = spec
-        self.options = settle(spec.options, options, f"gate {spec.id}")
+        check_settings(spec.options, options, f"gate {spec.id}")
+        self._given = options
+
+    @functools.cached_property
+    def options(self) -> dict[str, Any]:
+        """Every declared setting; raises `UsageError` for a required one that was not given (a fitted gate needs none)."""
+        return settle(self.spec.options, self._given, f"gate {self.spec.id}")
 
     @abstractmethod
     def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
@@ -91,4 +101,5 @@ class Gate(ABC):
         `inputs` is the tuple of input tensors, `context` maps names to "batch", `predictions` is "member batch *out".
         Weights sum to one over members. Shapes must follow from `state.config` alone: while a cassette is checked the
         module is built on the meta device without tensors, and its `state_dict()` says what the weights file holds.
+        Raises `UsageError` for a config that `fit` does not write.
         """

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from grokkit_core.errors import Incompatible
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.specs import Field, settle
 from grokkit_core.task import Predictor
+
+_UNIFORM = (Field("members", "int", low=1),)
+_SPECTRAL = (
+    Field("members", "int", low=1, high=10**6),
+    Field("variable", "str"),
+    Field("width", "int", low=1, high=1024),
+)
+"""What `fit` writes and `build` reads back."""
 
 
 class Uniform(Gate):
@@ -21,7 +30,7 @@ class Uniform(Gate):
 
     def build(self, state: GateState) -> nn.Module:
         """A module without parameters."""
-        return _UniformModule(int(state.config["members"]))
+        return _UniformModule(settle(_UNIFORM, state.config, "gate uniform")["members"])
 
 
 class _UniformModule(nn.Module):
@@ -105,8 +114,8 @@ class Spectral(Gate):
 
     def build(self, state: GateState) -> nn.Module:
         """The network of the fitted shape."""
-        config = state.config
-        return SpectralModule(str(config["variable"]), int(config["members"]), int(config["width"]))
+        config = settle(_SPECTRAL, state.config, "gate spectral")
+        return SpectralModule(config["variable"], config["members"], config["width"])
 
 
 def mix(weights: Tensor, predictions: Tensor) -> Tensor:

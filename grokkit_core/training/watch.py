@@ -43,7 +43,7 @@ class Watch:
         recent = values[-rule.lasting :]
         if len(recent) == rule.lasting and all(value <= limit for value in recent):
             return True
-        best = min(range(len(values)), key=values.__getitem__)
+        best = min(range(len(values)), key=lambda index: (math.isnan(values[index]), values[index]))
         return bool(rule.patience) and len(values) - 1 - best >= rule.patience
 
 
