@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class Cyclotron(Task):
         if phase not in ("fixed", "random"):
             raise UsageError(f"phase '{phase}'", expected="fixed or random")
         draw = 2 * torch.rand((n, 4), generator=generator, dtype=torch.float64) - 1
-        start = torch.zeros(n, dtype=torch.float64)
+        start = None
         if phase == "random":
             start = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
         orbit = circle(draw, omega, self.dt, start)
@@ -91,24 +92,30 @@ class Cyclotron(Task):
         return {"speed": torch.hypot(state[:, 2], state[:, 3])}
 
 
-def circle(draw: Tensor, omega: float, dt: float, start: Tensor) -> Tensor:
-    """Orbits "n 16 4" from draws (x0, y0, vx0, vy0) "n 4" and start phases "n": the published construction.
+def circle(draw: Tensor, omega: float, dt: float, start: Tensor | None = None) -> Tensor:
+    """Orbits "n 16 4" from draws (x0, y0, vx0, vy0) "n 4" and start phases "n" (None: 0): the published construction.
 
     Speed s = |(vx0, vy0)|, radius s/omega, centre (x0 + vy0/omega, y0 - vx0/omega); at phase p the state is
     (cx - R sin p, cy + R cos p, -s cos p, -s sin p).
     """
     x0, y0, vx0, vy0 = draw.unbind(1)
-    speed = torch.sqrt(vx0 * vx0 + vy0 * vy0)
+    speed = torch.from_numpy(np.sqrt((vx0 * vx0 + vy0 * vy0).numpy()))  # rounded correctly, which torch's need not be
     radius = speed / omega
     centre_x, centre_y = x0 + vy0 / omega, y0 - vx0 / omega
     states = []
     for step in range(WINDOW + 1):
-        phase = start + omega * step * dt
-        sine, cosine = torch.sin(phase), torch.cos(phase)
+        sine, cosine = _sine_and_cosine(omega * step * dt, start)
         states.append(
             torch.stack((centre_x - radius * sine, centre_y + radius * cosine, -speed * cosine, -speed * sine), 1)
         )
     return torch.stack(states, 1)
+
+
+def _sine_and_cosine(phase: float, start: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+    """Of one phase for all orbits with the C library, as published (the last bit of torch's depends on the processor)."""
+    if start is None:
+        return math.sin(phase), math.cos(phase)
+    return torch.sin(start + phase), torch.cos(start + phase)
 
 
 def window_map(states: Tensor) -> Tensor:
@@ -127,10 +134,7 @@ def two_state_map(states: Tensor) -> Tensor:
     """The next state "batch 4" from the last two of a window "batch time 4". Exact for every omega and dt."""
     position, velocity = _complex(states)
     before, last = velocity[:, -2], velocity[:, -1]
-    size = before.abs().square()
-    q = torch.where(
-        size > 0, last * before.conj() / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(last)
-    )
+    q = _quotient(last, before)
     return _real(position[:, -1] + q * (position[:, -1] - position[:, -2]), q * last)
 
 
@@ -145,9 +149,16 @@ def jump(states: Tensor, steps: int) -> Tensor:
     """The state "batch 4" after `steps` steps from the last two of a window: powers of q and a geometric sum. Exact."""
     position, velocity = _complex(states)
     before, last = velocity[:, -2], velocity[:, -1]
-    q = last * before.conj() / before.abs().square()
+    q = _quotient(last, before)
     powers = q.unsqueeze(1) ** torch.arange(1, steps + 1)
     return _real(position[:, -1] + powers.sum(1) * (position[:, -1] - position[:, -2]), powers[:, -1] * last)
+
+
+def _quotient(last: Tensor, before: Tensor) -> Tensor:
+    """The turn q of two complex velocities "batch"; 1 for a body at rest."""
+    size = before.abs().square()
+    turned = last * before.conj() / size.clamp_min(torch.finfo(size.dtype).tiny)
+    return torch.where(size > 0, turned, torch.ones_like(last))
 
 
 def euler(states: Tensor, dt: float) -> Tensor:

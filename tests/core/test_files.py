@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import pickle
@@ -478,6 +479,28 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert back(path).shape == (2, 4)
     assert [item.name for item in tmp_path.glob(".*")] == []
+
+
+def test_an_existing_file_is_replaced_and_not_written_into(tmp_path: Path) -> None:
+    path = tmp_path / "out.npy"
+    path.write_text("old")
+    with path.open() as reader:
+        with ArrayWriter(path, None) as writer:
+            writer.add(torch.ones(2, 4))
+        assert reader.read() == "old"
+    assert back(path).shape == (2, 4)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    path = tmp_path / "out.npy"
+    path.write_text("old")
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(StoreError, match="ENOSPC"), ArrayWriter(path, None) as writer:
+        writer.add(torch.ones(2, 4))
+    assert [item.read_text() for item in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_folder_that_is_missing_is_a_store_error(tmp_path: Path) -> None:

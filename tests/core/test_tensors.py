@@ -23,7 +23,7 @@ from grokkit_core.tensors import (
     parse_context,
 )
 
-LAW = settings(max_examples=150, deadline=None, derandomize=True)
+LAW = settings(max_examples=100, deadline=None, derandomize=True)
 
 quarters = st.integers(-6, 6).map(lambda n: n / 4)
 numbers = st.one_of(quarters, st.floats(allow_nan=False, allow_infinity=False))
