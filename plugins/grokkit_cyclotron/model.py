@@ -8,10 +8,12 @@ first 14 states are not used, z is added at full strength to every corner, the m
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,16 +62,19 @@ class TopoBrain(nn.Module):
         return self.angular * self.radial
 
     def forward(self, states: Tensor) -> Tensor:
-        """The next state "batch 4" from a window "batch 15 4"; only its last state is read."""
+        """The next state "batch 4" from a window "batch 15 4"; only its last state is read.
+
+        The second layer of the node network is folded into the readout: both are linear with nothing in between.
+        """
         code = self.encoder(states[:, -1])
         counts, shares = self.scatter(code.detach())
-        mixing = self.mixing().T
-        scale, share = counts @ mixing, shares @ mixing
-        weight = self.node_in.weight
-        seen = code @ weight[:, :CODE].T
-        node = scale.unsqueeze(2) * seen.unsqueeze(1) + share.unsqueeze(2) * weight[:, CODE] + self.node_in.bias
-        wide = self.node_out(torch.tanh(node))
-        result: Tensor = self.readout_out(torch.tanh(self.readout_in(wide.flatten(1))))
+        seen, share = (torch.cat((counts, shares)) @ self.mixing().T).chunk(2)
+        inputs = torch.cat((seen.unsqueeze(2) * code.unsqueeze(1), share.unsqueeze(2)), 2)
+        hidden = _tanh(nn.functional.linear(inputs, self.node_in.weight[:, : CODE + 1], self.node_in.bias))
+        blocks = self.readout_in.weight.view(HIDDEN, self.nodes, EMBEDDING)
+        weight = (blocks @ self.node_out.weight).flatten(1)
+        bias = self.readout_in.bias + blocks.sum(1) @ self.node_out.bias
+        result: Tensor = self.readout_out(_tanh(nn.functional.linear(hidden.flatten(1), weight, bias)))
         return result
 
     def scatter(self, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,21 +82,21 @@ class TopoBrain(nn.Module):
 
         Grid positions are computed in the dtype of `code` and read as float64, as published; `trunc` rounds towards 0.
         """
-        radius = (torch.sigmoid(code[:, 0]) * (self.radial - 1)).double()
-        angle = ((code[:, 1] + math.pi) / (2 * math.pi) * self.angular).double()
-        low_r, low_a = radius.trunc(), angle.trunc()
-        part_r, part_a = radius - low_r, angle - low_a
-        counts = code.new_zeros(len(code), self.nodes, dtype=torch.float64)
-        shares = torch.zeros_like(counts)
-        for i, weight_r in enumerate((1 - part_r, part_r)):
-            ring = (low_r.long() + i).clamp_max(self.radial - 1)
-            for j, weight_a in enumerate((1 - part_a, part_a)):
-                node = (ring * self.angular + (low_a.long() + j) % self.angular).unsqueeze(1)
-                weight = weight_r * weight_a
-                present = (weight > 0).double()
-                counts.scatter_add_(1, node, present.unsqueeze(1))
-                shares.scatter_add_(1, node, (weight * present).unsqueeze(1))
-        return counts.to(code.dtype), shares.to(code.dtype)
+        radius = torch.sigmoid(code[:, 0]) * (self.radial - 1)
+        angle = (code[:, 1] + math.pi) / (2 * math.pi) * self.angular
+        position = torch.stack((radius, angle)).double()
+        low = position.trunc()
+        part = position - low
+        side = torch.stack((1 - part, part))  # corner, direction, sample
+        weight = (side[:, None, 0] * side[None, :, 1]).view(4, -1).clamp_min(0)
+        first, second = low.long(), low.long() + 1
+        ring = torch.stack((first[0], second[0])).clamp_max(self.radial - 1) * self.angular
+        spot = torch.stack((first[1], second[1])) % self.angular
+        node = (ring[:, None] + spot[None, :]).view(1, 4, -1).expand(2, -1, -1)
+        found = torch.zeros(2, self.nodes, len(code), dtype=torch.float64, device=code.device)
+        found.scatter_add_(1, node, torch.stack(((weight > 0).double(), weight)))
+        counts, shares = found.to(code.dtype).transpose(1, 2)
+        return counts, shares
 
     def mixing(self) -> Tensor:
         """The matrix "node node" by which node vectors are mixed: I + A x I + I x R with the published wiring."""
@@ -103,11 +108,26 @@ class TopoBrain(nn.Module):
         return torch.eye(n, dtype=self.angular_logits.dtype, device=self.angular_logits.device)
 
 
+def _tanh(values: Tensor) -> Tensor:
+    """tanh; without gradients on a CPU numpy's, since torch leaves it to MKL, which takes ten times longer on some.
+
+    Not for the encoder: its last bits decide on which side of a cell edge a sample lies.
+    """
+    if torch.is_grad_enabled() or values.device.type != "cpu":
+        return torch.tanh(values)
+    return torch.from_numpy(np.tanh(values.numpy()))
+
+
 def _ring(logits: Tensor) -> Tensor:
     """Softmax weights on the neighbours i +- 1 of a ring, rows normalised: "n n"."""
-    n = len(logits)
-    index = torch.arange(n, device=logits.device)
-    gap = (index.unsqueeze(0) - index.unsqueeze(1)) % n
-    near = ((gap == 1 % n) | (gap == (n - 1) % n)).to(logits.dtype)
-    rows = torch.softmax(logits, 0) * near
+    rows = torch.softmax(logits, 0) * _neighbours(len(logits)).to(logits)
     return rows / rows.sum(1, keepdim=True).clamp_min(ROW_SUM_FLOOR)
+
+
+@functools.cache
+def _neighbours(n: int) -> Tensor:
+    """1 where i and j are neighbours on a ring of n, else 0: "n n"."""
+    with torch.inference_mode(False), torch.device("cpu"):
+        index = torch.arange(n)
+        gap = (index.unsqueeze(0) - index.unsqueeze(1)) % n
+        return ((gap == 1 % n) | (gap == (n - 1) % n)).float()

@@ -77,6 +77,8 @@ class OrthogonalAdamW(torch.optim.Optimizer):
     """AdamW on gradients from which the part along the parameter is removed, tensor by tensor.
 
     Where |g| > 0.1 |p|: g <- g - (g.p / max(p.p, 1e-8)) p. Source: the training program of grisuno/supertopo3.
+    All tensors of a group are updated as one flat vector, whose state stands with the first of them; a tensor without a
+    gradient counts as one with gradient zero.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
@@ -84,42 +86,40 @@ class OrthogonalAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """One update of every group that has a gradient."""
         for group in self.param_groups:
-            tensors: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
-            self._update(tensors, group["lr"])
+            tensors: list[Tensor] = group["params"]
+            if any(tensor.grad is not None for tensor in tensors):
+                self._update(tensors, group["lr"])
         return None
 
     def _update(self, tensors: list[Tensor], lr: float) -> None:
-        gradients = _orthogonal(tensors, [parameter.grad for parameter in tensors if parameter.grad is not None])
-        for parameter in tensors:
-            if not self.state[parameter]:
-                self.state[parameter] = {
-                    "step": torch.zeros(()),
-                    "mean": torch.zeros_like(parameter),
-                    "square": torch.zeros_like(parameter),
-                }
-        states = [self.state[parameter] for parameter in tensors]
-        means, squares = [state["mean"] for state in states], [state["square"] for state in states]
-        for state in states:
-            state["step"] += 1
-        count = states[0]["step"].item() if states else 1
-        torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
-        torch._foreach_mul_(squares, BETAS[1])
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - BETAS[1])
-        scale = math.sqrt(1 - BETAS[1] ** count)
-        denominators = torch._foreach_sqrt(squares)
-        torch._foreach_div_(denominators, scale)
-        torch._foreach_add_(denominators, EPSILON)
-        torch._foreach_mul_(tensors, 1 - lr * WEIGHT_DECAY)
-        torch._foreach_addcdiv_(tensors, means, denominators, -lr / (1 - BETAS[0] ** count))
+        sizes = [tensor.numel() for tensor in tensors]
+        parameter = torch.cat([tensor.view(-1) for tensor in tensors])
+        gradient = torch.cat([(torch.zeros_like(t) if t.grad is None else t.grad).view(-1) for t in tensors])
+        state = self.state[tensors[0]]
+        if not state:
+            state |= {
+                "step": torch.zeros(()),
+                "mean": torch.zeros_like(parameter),
+                "square": torch.zeros_like(parameter),
+            }
+        state["step"] += 1
+        count = state["step"].item()
+        gradient = _orthogonal(parameter, gradient, sizes)
+        state["mean"].lerp_(gradient, 1 - BETAS[0])
+        state["square"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        size = state["square"].sqrt().div_(math.sqrt(1 - BETAS[1] ** count)).add_(EPSILON)
+        parameter.mul_(1 - lr * WEIGHT_DECAY).addcdiv_(state["mean"], size, value=-lr / (1 - BETAS[0] ** count))
+        torch._foreach_copy_([tensor.view(-1) for tensor in tensors], torch.split(parameter, sizes))
 
 
-def _orthogonal(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients without their part along the parameter, where they are large against it."""
-    sizes = torch.stack(torch._foreach_norm(list(gradients)))
-    lengths = torch.stack(torch._foreach_norm(list(parameters)))
-    along = torch.stack([(g * p).sum() for g, p in zip(gradients, parameters, strict=True)])
-    factors = torch.where(sizes > PROJECTION * lengths, along / lengths.square().clamp_min(1e-8), 0.0)
-    parts = torch._foreach_mul(list(parameters), list(factors.unbind()))
-    return list(torch._foreach_sub(list(gradients), parts))
+def _orthogonal(parameter: Tensor, gradient: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The flat gradient without its part along each tensor of `sizes`, where it is large against it."""
+    owner = torch.repeat_interleave(torch.tensor(sizes, device=parameter.device))
+    both = torch.stack((gradient, parameter)).double()
+    products = torch.cat((both * both, both[:1] * both[1:]))
+    sums = products.new_zeros(3, len(sizes)).index_add_(1, owner, products)
+    large = sums[0] > PROJECTION**2 * sums[1]
+    factors = torch.where(large, sums[2] / sums[1].clamp_min(1e-8), 0.0).to(parameter.dtype)
+    return torch.addcmul(gradient, factors[owner], parameter, value=-1)

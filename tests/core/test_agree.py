@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grokkit_core.certify.agree import disagreements
+from grokkit_core.certify.scores import figure
 from grokkit_core.manifest import VERDICTS, Baseline, Bound, Certificate, Metric, Verdict
 
 LAW = settings(max_examples=100, deadline=None, derandomize=True)
@@ -90,18 +92,78 @@ def test_a_metric_moved_by_six_standard_errors_disagrees(sign: int) -> None:
     assert reason == f"mse at omega=0.9 is 0.5 against the recorded {moved.value:.4g}"
 
 
+stderrs = st.floats(1e-6, 0.05)
+ratios = st.floats(0.5, 2.0)
+
+
 @LAW
-@given(st.floats(-3.9, 3.9), st.floats(1e-6, 1.0), st.floats(1e-6, 1.0))
-def test_a_metric_moved_by_less_than_four_standard_errors_agrees(z: float, old: float, new: float) -> None:
-    moved = metric(0.5 + z * math.hypot(old, new), new)
+@given(st.floats(-3.9, 3.9), stderrs, ratios)
+def test_a_metric_moved_by_less_than_four_standard_errors_agrees(z: float, old: float, ratio: float) -> None:
+    moved = metric(0.5 + z * math.hypot(old, ratio * old), ratio * old)
     assert disagreements(estimated(metric(0.5, old)), estimated(moved)) == ()
 
 
 @LAW
-@given(st.floats(4.1, 100.0), st.floats(1e-6, 1.0), st.floats(1e-6, 1.0))
-def test_a_metric_moved_by_more_than_four_standard_errors_disagrees(z: float, old: float, new: float) -> None:
-    moved = metric(0.5 + z * math.hypot(old, new), new)
+@given(st.floats(4.1, 100.0), stderrs, ratios)
+def test_a_metric_moved_by_more_than_four_standard_errors_disagrees(z: float, old: float, ratio: float) -> None:
+    moved = metric(0.5 + z * math.hypot(old, ratio * old), ratio * old)
     assert len(disagreements(estimated(metric(0.5, old)), estimated(moved))) == 1
+
+
+@pytest.mark.parametrize(("n", "stderr"), [(N, 0.01), (N // 10, 0.01 * math.sqrt(10)), (10 * N, 0.01 / math.sqrt(10))])
+def test_a_standard_error_that_goes_with_its_sample_size_agrees(n: int, stderr: float) -> None:
+    assert disagreements(estimated(metric(0.5, stderr, n=n)), estimated()) == ()
+
+
+@pytest.mark.parametrize("value", [0.5, 1e-9])
+def test_a_standard_error_that_would_excuse_anything_disagrees(value: float) -> None:
+    (reason,) = disagreements(estimated(metric(value, 1.0)), estimated())
+    assert "standard error" in reason
+
+
+def test_an_interval_narrower_than_its_standard_error_disagrees() -> None:
+    narrow = replace(metric(), interval=(0.4999, 0.5001))
+    (reason,) = disagreements(estimated(narrow), estimated())
+    assert "interval" in reason
+
+
+def test_an_interval_that_does_not_hold_its_figure_disagrees() -> None:
+    elsewhere = replace(metric(), interval=(0.1, 0.2))
+    (reason,) = disagreements(estimated(elsewhere), estimated())
+    assert "interval" in reason
+
+
+def test_a_figure_in_another_unit_disagrees() -> None:
+    (reason,) = disagreements(estimated(metric(unit="km")), estimated())
+    assert "km" in reason
+
+
+def share(right: int, n: int) -> Certificate:
+    """A certificate of an accuracy with `right` of `n` samples right."""
+    found = figure(torch.cat((torch.ones(right), torch.zeros(n - right))))
+    return estimated(Metric("accuracy", found.value, "1", found.stderr, found.interval, 0.95, n, {}), baselines=())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((2_000, 2_000), (20_000, 20_000)),
+        ((1_999, 2_000), (20_000, 20_000)),
+        ((1_999, 2_000), (19_990, 20_000)),
+        ((2_000, 2_000), (19_995, 20_000)),
+        ((0, 2_000), (1, 20_000)),
+        ((1_000, 2_000), (10_100, 20_000)),
+    ],
+)
+def test_shares_of_other_samples_agree(first: tuple[int, int], second: tuple[int, int]) -> None:
+    assert disagreements(share(*first), share(*second)) == ()
+    assert disagreements(share(*second), share(*first)) == ()
+
+
+@pytest.mark.parametrize(("first", "second"), [((2_000, 2_000), (19_800, 20_000)), ((1_000, 2_000), (12_000, 20_000))])
+def test_shares_of_other_networks_do_not(first: tuple[int, int], second: tuple[int, int]) -> None:
+    assert disagreements(share(*first), share(*second))
+    assert disagreements(share(*second), share(*first))
 
 
 def test_a_recorded_metric_that_was_not_recomputed_disagrees() -> None:
