@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from grokkit_core.architecture import Architecture
 from grokkit_core.tensors import Signature
@@ -55,6 +56,7 @@ class TopoBrain(nn.Module):
         self.readout_in, self.readout_out = nn.Linear(EMBEDDING * self.nodes, HIDDEN), nn.Linear(HIDDEN, 4)
         self.angular_logits = nn.Parameter(torch.zeros(angular))
         self.radial_logits = nn.Parameter(torch.zeros(radial))
+        self._kept: tuple[object, tuple[Tensor, ...], tuple[Tensor, Tensor, Tensor]] | None = None
 
     @property
     def nodes(self) -> int:
@@ -66,16 +68,47 @@ class TopoBrain(nn.Module):
 
         The second layer of the node network is folded into the readout: both are linear with nothing in between.
         """
-        code = self.encoder(states[:, -1])
+        code = self.encode(states[:, -1])
         counts, shares = self.scatter(code.detach())
-        seen, share = (torch.cat((counts, shares)) @ self.mixing().T).chunk(2)
+        mixing, weight, bias = self.folded()
+        seen, share = (torch.cat((counts, shares)) @ mixing).chunk(2)
         inputs = torch.cat((seen.unsqueeze(2) * code.unsqueeze(1), share.unsqueeze(2)), 2)
-        hidden = _tanh(nn.functional.linear(inputs, self.node_in.weight[:, : CODE + 1], self.node_in.bias))
+        hidden = _tanh(linear(inputs, self.node_in.weight[:, : CODE + 1], self.node_in.bias))
+        return linear(_tanh(linear(hidden.flatten(1), weight, bias)), self.readout_out.weight, self.readout_out.bias)
+
+    def encode(self, state: Tensor) -> Tensor:
+        """z = (logR, phi, vnorm), "batch 3", of states "batch 4"."""
+        first, second, last = (cast(nn.Linear, layer) for layer in self.encoder[::2])
+        hidden = torch.tanh(linear(state, first.weight, first.bias))
+        hidden = torch.tanh(linear(hidden, second.weight, second.bias))
+        return linear(hidden, last.weight, last.bias)
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The transposed mixing matrix, and the readout's first layer with the node network's second folded into it.
+
+        Computed once for frozen parameters, and again whenever one of them was replaced or changed in place.
+        """
+        used = (
+            self.angular_logits,
+            self.radial_logits,
+            self.node_out.weight,
+            self.node_out.bias,
+            self.readout_in.weight,
+            self.readout_in.bias,
+        )
+        if self.training or used[0].requires_grad or used[0].is_inference():
+            return self._fold()
+        state = [(id(parameter), parameter._version) for parameter in used]
+        if self._kept is None or self._kept[0] != state:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = (state, used, self._fold())  # holding `used` keeps its ids from being given again
+        return self._kept[2]
+
+    def _fold(self) -> tuple[Tensor, Tensor, Tensor]:
         blocks = self.readout_in.weight.view(HIDDEN, self.nodes, EMBEDDING)
         weight = (blocks @ self.node_out.weight).flatten(1)
         bias = self.readout_in.bias + blocks.sum(1) @ self.node_out.bias
-        result: Tensor = self.readout_out(_tanh(nn.functional.linear(hidden.flatten(1), weight, bias)))
-        return result
+        return self.mixing().T, weight, bias
 
     def scatter(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """How often z is added to each node and with which total weight: two tensors "batch node", without gradient.
@@ -84,18 +117,18 @@ class TopoBrain(nn.Module):
         """
         radius = torch.sigmoid(code[:, 0]) * (self.radial - 1)
         angle = (code[:, 1] + math.pi) / (2 * math.pi) * self.angular
-        position = torch.stack((radius, angle)).double()
-        low = position.trunc()
+        position = torch.stack((radius, angle)).cpu().numpy().astype(np.float64)
+        low = np.trunc(position)
         part = position - low
-        side = torch.stack((1 - part, part))  # corner, direction, sample
-        weight = (side[:, None, 0] * side[None, :, 1]).view(4, -1).clamp_min(0)
-        first, second = low.long(), low.long() + 1
-        ring = torch.stack((first[0], second[0])).clamp_max(self.radial - 1) * self.angular
-        spot = torch.stack((first[1], second[1])) % self.angular
-        node = (ring[:, None] + spot[None, :]).view(1, 4, -1).expand(2, -1, -1)
-        found = torch.zeros(2, self.nodes, len(code), dtype=torch.float64, device=code.device)
-        found.scatter_add_(1, node, torch.stack(((weight > 0).double(), weight)))
-        counts, shares = found.to(code.dtype).transpose(1, 2)
+        side = np.stack((1 - part, part))  # corner, direction, sample
+        weight = np.maximum(side[:, None, 0] * side[None, :, 1], 0.0).ravel()
+        first = low.astype(np.int64)
+        corners = np.stack((first, first + 1))
+        ring, spot = np.minimum(corners[:, 0], self.radial - 1) * self.angular, corners[:, 1] % self.angular
+        node = (ring[:, None] + spot[None, :] + self.nodes * np.arange(len(code))).ravel()
+        size = self.nodes * len(code)
+        found = np.stack((np.bincount(node, weight > 0, size), np.bincount(node, weight, size)))
+        counts, shares = torch.from_numpy(found).to(code).view(2, len(code), self.nodes)
         return counts, shares
 
     def mixing(self) -> Tensor:

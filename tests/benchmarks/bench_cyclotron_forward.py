@@ -10,17 +10,18 @@ from timing import Benchmark, Bound, Comparison, Side
 
 SEED = 0
 BATCH = 500
+FROZEN = "frozen, inference mode"
 FORWARD = 2e-6
 """The tolerance of the test suite."""
 
 
 def comparisons() -> Sequence[Comparison]:
-    """Both networks, with and without a record of gradients."""
+    """Both networks, frozen in inference mode as in a cassette, and with a record of gradients as in training."""
     import torch
     from cyclotron_loops import GRIDS
 
     modes: dict[str, Callable[[], AbstractContextManager[object]]] = {
-        "inference": torch.inference_mode,
+        FROZEN: torch.inference_mode,
         "recording gradients": torch.enable_grad,
     }
     return [_comparison(name, label, mode) for name in GRIDS for label, mode in modes.items()]
@@ -30,6 +31,8 @@ def _comparison(name: str, label: str, mode: Callable[[], AbstractContextManager
     from cyclotron_loops import GRIDS, loop_of, network, windows
 
     module = network(GRIDS[name], SEED)
+    if label == FROZEN:
+        module.requires_grad_(False).eval()
     loop, states = loop_of(module, GRIDS[name]), windows(BATCH, SEED)
 
     def check() -> str:
