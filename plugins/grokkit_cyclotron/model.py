@@ -78,7 +78,7 @@ class TopoBrain(nn.Module):
 
     def encode(self, state: Tensor) -> Tensor:
         """z = (logR, phi, vnorm), "batch 3", of states "batch 4"."""
-        first, second, last = (cast(nn.Linear, layer) for layer in self.encoder[::2])
+        first, second, last = (cast(nn.Linear, self.encoder[index]) for index in (0, 2, 4))
         hidden = torch.tanh(linear(state, first.weight, first.bias))
         hidden = torch.tanh(linear(hidden, second.weight, second.bias))
         return linear(hidden, last.weight, last.bias)

@@ -67,6 +67,12 @@ def network(cassette: Cassette) -> Ensemble:
     return module
 
 
+def parts(cassette: Cassette, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and weights, computed by the same kernels as a call."""
+    with torch.inference_mode():
+        return network(cassette).parts(states, context={})
+
+
 def loaded(cassette: Cassette, library: Path) -> Cassette:
     place = Workspace.open(library, plugins=cassette.plugins)
     return gk.load(cassette.save(place).manifest.ref, library=place)
@@ -200,7 +206,7 @@ def test_stacked_members_give_what_a_loop_over_them_gives(one: Cassette, states:
     members = [variant(one, factor) for factor in (1.0, 0.5, -1.0)]
     expected = torch.stack([member(states) for member in members])
     for fused in (fuse(*members), loaded(fuse(*members), library)):
-        predictions, weights = network(fused).parts(states, context={})
+        predictions, weights = parts(fused, states)
         assert torch.equal(predictions, expected)
         torch.testing.assert_close(fused(states), (weights.unsqueeze(2) * expected).sum(0))
 
@@ -215,7 +221,7 @@ def test_members_of_one_architecture_are_put_next_to_each_other(one: Cassette, e
     half = variant(one, 0.5, name="half")
     made = plan(one.manifest, eight.manifest, half.manifest)
     assert made.members == ("one", "half", "eight")
-    predictions = network(fuse(one, eight, half)).parts(states, context={})[0]
+    predictions = parts(fuse(one, eight, half), states)[0]
     assert torch.equal(predictions, torch.stack([one(states), half(states), eight(states)]))
 
 
