@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grokkit_core.errors import StoreError
+from grokkit_core import store
+from grokkit_core.errors import CassetteError, GrokkitError, StoreError
 from grokkit_core.library import Root
 from grokkit_core.text import printable
 from grokkit_core.workspace import Workspace
@@ -69,16 +71,17 @@ def _writing(workspace: Workspace) -> Check:
         target = workspace.library.target
     except StoreError as error:
         return Check("saving", False, str(error))
-    probe = target.path / f".probe-{secrets.token_hex(4)}"
     place = target.path
     while not place.exists():
         place = place.parent
+    probe = place / f".probe-{secrets.token_hex(4)}"
     try:
-        probe = place / probe.name
         probe.write_bytes(b"probe")
-        probe.unlink()
     except OSError as error:
         return Check("saving", False, str(StoreError.from_os(error, f"writing to {printable(place, 160)}")))
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
     return Check("saving", True, f"new cassettes go to {printable(target.path, 160)} ({printable(target.source, 80)})")
 
 
@@ -90,8 +93,14 @@ def _plugins(workspace: Workspace) -> Iterator[Check]:
 
 
 def _cassettes(workspace: Workspace) -> Iterator[Check]:
-    entries = workspace.library.entries()
-    bad = [entry for entry in entries if entry.manifest is None]
-    for entry in bad:
-        yield Check(f"cassette {entry.name}@{entry.version}", False, entry.problem or "")
-    yield Check("cassettes", True, f"{len(entries) - len(bad)} readable")
+    """Every cassette is read whole: a manifest alone says nothing of damaged weights."""
+    good = 0
+    for entry in workspace.library.entries():
+        try:
+            if entry.manifest is None:
+                raise CassetteError(entry.problem or "")
+            store.read(entry.folder)
+            good += 1
+        except GrokkitError as error:
+            yield Check(f"cassette {entry.name}@{entry.version}", False, str(error))
+    yield Check("cassettes", True, f"{good} readable, hashes right")

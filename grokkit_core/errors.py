@@ -98,8 +98,11 @@ class StoreError(GrokkitError):
     exit_code = 6
 
     @classmethod
-    def from_os(cls, error: OSError, doing: str) -> StoreError:
-        """Wrap an `OSError` met while `doing` something, keeping the name of its errno."""
+    def from_os(cls, error: OSError, doing: str, *, keeping: bool = True) -> StoreError:
+        """Wrap an `OSError` met while `doing` something, keeping the name of its errno.
+
+        `keeping` says that a library was being written, so that the advice is to choose another one.
+        """
         import errno
 
         name = errno.errorcode.get(error.errno or 0, "unknown error")
@@ -109,5 +112,12 @@ class StoreError(GrokkitError):
             "EACCES": "check the permissions or choose another --library",
             "EPERM": "check the permissions or choose another --library",
             "EROFS": "choose another --library",
+            "EFBIG": "free some space or choose another --library",
+            "ENOENT": "choose another --library",
+            "ENOTDIR": "choose another --library",
         }
+        if not keeping:
+            advice = dict.fromkeys(("ENOSPC", "EDQUOT", "EFBIG"), "free some space or choose another place")
+            advice |= dict.fromkeys(("EACCES", "EPERM", "EROFS"), "check the permissions or choose another place")
+            advice |= {"ENOENT": "make the folder first or choose another place"}
         return cls(f"{doing} failed: {error.strerror or error} ({name})", hint=advice.get(name, ""))

@@ -50,6 +50,8 @@ def read_arrays(path: str | Path, signature: Signature, dtype: torch.dtype) -> A
     the dtype of the input they stand for, `dtype` if that is listed. Raises `NotFound`, `TooLarge` or `Incompatible`.
     """
     if str(path) == STDIN:
+        if sys.stdin is None:
+            raise NotFound("standard input is closed", expected="JSON on standard input", hint="or --input FILE")
         return _from_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input", signature, dtype)
     place = expanded(path)
     suffix = place.suffix.lower()
@@ -74,7 +76,7 @@ def _read(place: Path) -> bytes:
     except FileNotFoundError:
         raise NotFound(f"there is no input file {printable(place, 160)}") from None
     except OSError as error:
-        raise StoreError.from_os(error, f"reading {printable(place, 160)}") from None
+        raise StoreError.from_os(error, f"reading {printable(place, 160)}", keeping=False) from None
     if len(data) > MAX_BYTES:
         raise TooLarge(f"{printable(place, 160)} is too large", expected=f"at most {MAX_BYTES} bytes")
     return data
@@ -246,7 +248,7 @@ class ArrayWriter:
         try:
             self._file = self._staging.open("xb")
         except OSError as error:
-            raise StoreError.from_os(error, f"writing {printable(self.path, 160)}") from None
+            raise StoreError.from_os(error, f"writing {printable(self.path, 160)}", keeping=False) from None
         return self
 
     def add(self, outputs: Tensor) -> None:
@@ -260,7 +262,7 @@ class ArrayWriter:
             else:
                 self._kept.append(outputs)
         except OSError as error:
-            raise StoreError.from_os(error, f"writing {printable(self.path, 160)}") from None
+            raise StoreError.from_os(error, f"writing {printable(self.path, 160)}", keeping=False) from None
         self._started = True
 
     def _add_npy(self, outputs: Tensor) -> None:
@@ -289,10 +291,11 @@ class ArrayWriter:
             if kind is None:
                 os.replace(self._staging, self.path)
         except OSError as failure:
-            raise StoreError.from_os(failure, f"writing {printable(self.path, 160)}") from None
+            raise StoreError.from_os(failure, f"writing {printable(self.path, 160)}", keeping=False) from None
         finally:
             with contextlib.suppress(OSError):
-                self._file.close()
+                self._file.close()  # on a full disk it fails once more
+            with contextlib.suppress(OSError):
                 self._staging.unlink(missing_ok=True)
 
     def _finish(self) -> None:

@@ -123,6 +123,14 @@ class Library:
         shown = ", ".join(printable(root.path, 160) for root in candidates)
         raise StoreError(f"no permission to write to the library {shown}", hint="choose another with --library PATH")
 
+    def prepare(self) -> None:
+        """Make the folder that new cassettes go to; raises `StoreError` where that is refused, before any work."""
+        target = self.target
+        try:
+            target.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError.from_os(error, f"writing to {printable(target.path, 160)}") from None
+
     def entries(self) -> list[Entry]:
         """Every version of every cassette in every root, sorted by name and version; a bad one carries its problem."""
         seen: dict[str, Root] = {}
@@ -130,10 +138,10 @@ class Library:
         for root in self.roots:
             if root.fault():
                 continue
-            names = _names(root)
-            for name in names:
-                owner = seen.setdefault(name, root)
-                for version in _versions(root.path / name):
+            for name in _names(root):
+                versions = _versions(root.path / name)
+                owner = seen.setdefault(name, root) if versions else root
+                for version in versions:
                     found.append(_entry(root, name, version, owner))
         return sorted(found, key=lambda entry: (entry.name, entry.version, self.roots.index(entry.root)))
 
@@ -155,7 +163,9 @@ class Library:
 
     def names(self) -> list[str]:
         """Every cassette name, for completion and suggestions."""
-        return sorted({name for root in self.roots if not root.fault() for name in _names(root)})
+        return sorted(
+            {name for root in self.roots if not root.fault() for name in _names(root) if _versions(root.path / name)}
+        )
 
     def _at(self, path: Path) -> Entry:
         folder = path if path.name != store.MANIFEST else path.parent

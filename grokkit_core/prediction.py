@@ -14,9 +14,10 @@ from torch import Tensor
 
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.devices import choose_device, fitting_threads
-from grokkit_core.errors import UsageError
+from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.files import ArrayWriter, read_arrays
 from grokkit_core.task import Task
+from grokkit_core.text import printable
 from grokkit_core.workspace import Where, workspace
 
 
@@ -85,6 +86,8 @@ def run(
     if steps is not None and steps < 1:
         raise UsageError(f"{steps} steps", expected="at least 1")
     tensors, found = _inputs(cassette, inputs)
+    if dtype is not None:
+        _check_dtype(tensors, dtype)
     drift = Drift(cassette.task) if steps is not None else None
     started = time.perf_counter()
     collected: list[Tensor] = []
@@ -99,6 +102,16 @@ def run(
     kept = (torch.stack(collected) if steps is not None else collected[0]) if collected else None
     path = str(output) if output is not None else None
     return Prediction(kept, shape, kind, time.perf_counter() - started, drift.worst if drift else None, path)
+
+
+def _check_dtype(tensors: Mapping[str, Tensor], dtype: str) -> None:
+    """Nothing is cast: raise `Incompatible` where arrays have another dtype than the one asked for."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and _name(tensor) != dtype:
+            raise Incompatible(
+                f"input '{printable(name, 60)}' has dtype {_name(tensor)}, --dtype asks for {dtype}",
+                hint="cast it first, or leave --dtype out",
+            )
 
 
 def _observed(results: Iterator[Tensor], drift: Drift | None) -> Iterator[Tensor]:

@@ -56,7 +56,8 @@ def show(ref: str, *, library: Where = None) -> Manifest:
 def remove(ref: str, *, library: Where = None) -> Manifest:
     """Delete one version from a writable root, leaving a tombstone; returns its manifest.
 
-    Without a pin the highest version is removed. Raises `StoreError` for a cassette that a plugin ships.
+    Without a pin the highest version is removed. Raises `StoreError` for a cassette that a plugin ships or
+    that lies in no library.
     """
     entry = workspace(library).library.find(ref)
     assert entry.manifest is not None
@@ -64,6 +65,10 @@ def remove(ref: str, *, library: Where = None) -> Manifest:
         raise StoreError(
             f"{entry.manifest.ref} is shipped by {printable(entry.root.source, 80)} and cannot be removed",
             hint="uninstall the package that ships it",
+        )
+    if entry.root.source == "path":
+        raise StoreError(
+            f"{printable(entry.folder, 160)} is in no library", hint="name its library with --library PATH"
         )
     saving.remove(entry.folder)
     return entry.manifest

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -14,22 +18,33 @@ from grokkit_core.text import printable
 
 INTERRUPTED = 130
 MESSAGE_CAP = 1_000
+NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What click from 8.2 raises for `grokkit` alone; its message is the help page."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `grokkit` and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_missing_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code = run(given)
+    # What is left to do takes a moment; one more Ctrl-C would cut it with a traceback of some exit handler.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
+    except OSError as error:
+        _discard_stdout()
+        code = code or _failed(error, debug=False)
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of a command line; see `cli.md` in the documentation for its meaning."""
-    from grokkit_cli.main import cli
+    from grokkit_cli.main import ReaderGone, cli
 
     debug = "--debug" in arguments
     try:
@@ -38,8 +53,8 @@ def run(arguments: Sequence[str]) -> int:
         return _interrupted(abort.__cause__ or abort.__context__)
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:
+        _discard_stdout()
         return 0
     except Exception as error:
         return _failed(error, debug)
@@ -48,14 +63,18 @@ def run(arguments: Sequence[str]) -> int:
 
 def _failed(error: Exception, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(printable(line, MESSAGE_CAP), file=sys.stderr)
+    if isinstance(error, NO_ARGUMENTS):
+        print(error.format_message(), file=sys.stderr)
+        return 2
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "grokkit"
         return _say(f"{error.format_message()} (see `{command} --help`)", 2)
     if isinstance(error, click.ClickException):
         return _say(error.format_message(), error.exit_code)
     if isinstance(error, OSError):
-        error = StoreError.from_os(error, "a file operation")
+        error = StoreError.from_os(error, "writing the output or reading a file", keeping=False)
     if isinstance(error, GrokkitError):
         return _say(str(error), error.exit_code)
     if isinstance(error, MemoryError):
@@ -66,6 +85,18 @@ def _failed(error: Exception, debug: bool) -> int:
 
 def _interrupted(cause: BaseException | None) -> int:
     return _say(str(cause) if cause is not None and str(cause) else "interrupted", INTERRUPTED)
+
+
+def _open_missing_streams() -> None:
+    """A process may be started with closed streams (`>&-`); Python then has None in their place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _discard_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def _say(message: str, code: int) -> int:

@@ -98,7 +98,7 @@ def _provenance(facts: Table, found: Provenance) -> None:
 def _certificate(found: Certificate, console: Console) -> None:
     console.print()
     console.print(
-        f"certificate: {found.verdict.upper()} ({found.method}, {found.dtype}, seed {found.seed})",
+        f"certificate: {found.verdict.upper()} ({found.method}, {printable(found.dtype, 40)}, seed {found.seed})",
         style="bold",
     )
     console.print(printable(found.statement, 1_000))

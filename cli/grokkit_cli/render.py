@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 140
 """Width of tables where stdout is no terminal."""
 
+WHOLE = frozenset({"cassette"})
+"""Columns whose cells are never broken, beside those of numbers: they are copied into the next command."""
+
 
 _stdout: TextIO | None = None
 
@@ -59,7 +62,11 @@ def console() -> Console:
     """Rich on stdout; plain and wide where that is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would exit with code 1, which means that a check failed
+
+    return Output(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
 
 
 def live_allowed() -> bool:
@@ -93,7 +100,8 @@ def table(*columns: str, numbers: Sequence[int] = ()) -> Table:
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for index, name in enumerate(columns):
-        made.add_column(_text(name), justify="right" if index in numbers else "left", overflow="fold")
+        whole = index in numbers or name in WHOLE
+        made.add_column(_text(name), justify="right" if index in numbers else "left", overflow="fold", no_wrap=whole)
     return made
 
 
@@ -182,12 +190,14 @@ def card(manifest: Manifest) -> None:
 
 def verifications(results: Sequence[Verification]) -> None:
     """The report of `grokkit verify`."""
-    made = table("cassette", "recorded", "recomputed", "agrees", "because")
+    made = table("cassette", "recorded", "recomputed", "agrees", "measured", "because")
     for result in results:
         recorded = result.manifest.certificate.verdict
         because = "; ".join(result.reasons) or result.certificate.statement
         agrees = "yes" if result.agrees else "NO"
-        row(made, result.manifest.ref, recorded, result.certificate.verdict, agrees, because)
+        found = result.certificate
+        how = f"{found.level}, {found.dtype}, seed {found.seed}"
+        row(made, result.manifest.ref, recorded, found.verdict, agrees, how, because)
     console().print(made)
 
 
@@ -207,7 +217,9 @@ def composition(made: Composition) -> None:
 
 def trained(runs: Sequence[Trained]) -> None:
     """The table of `grokkit train`."""
-    made = table("cassette", "seed", "steps", "grokked at", "seconds", "verdict", "certificate", numbers=(1, 2, 3, 4))
+    made = table(
+        "cassette", "seed", "steps", "grokked at", "seconds", "dtype", "verdict", "certificate", numbers=(1, 2, 3, 4)
+    )
     for run in runs:
         certificate = run.cassette.manifest.certificate
         grokked = "-" if run.grok_step is None else run.grok_step
@@ -219,6 +231,7 @@ def trained(runs: Sequence[Trained]) -> None:
             run.steps,
             grokked,
             f"{run.seconds:.1f}",
+            certificate.dtype,
             certificate.verdict,
             certificate.statement,
         )

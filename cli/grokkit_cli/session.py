@@ -24,9 +24,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Session:
     """The global options of one command line, and the workspace that they make."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.paths: list[str] = []
         self.plugins_enabled = True
+        self.quiet = quiet
 
     def add(self, library: tuple[str, ...] = (), no_plugins: bool = False, debug: bool = False) -> None:
         """Take in global options, whether they stood before or after the command."""
@@ -39,7 +40,7 @@ class Session:
         from grokkit_core.plugins import host
 
         found = host(self.plugins_enabled)
-        for plugin in found.faults():
+        for plugin in [] if self.quiet else found.faults():
             print(f"grokkit: {plugin.complaint}", file=sys.stderr)
         return found
 
@@ -115,7 +116,7 @@ class _Named(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The known names that start with what was typed."""
-        session = Session()
+        session = Session(quiet=True)  # a complaint would be written over the prompt
         session.add(tuple((ctx.find_root().params.get("library") or ()) + (ctx.params.get("library") or ())))
         return [CompletionItem(name) for name in self.names(session) if name.startswith(incomplete)]
 

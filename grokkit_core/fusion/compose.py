@@ -96,16 +96,16 @@ def compose(
     sources = _resolve(refs, place)
     plan = _plan(place, sources, fusion, gate, options or {})
     new_name = check_name(name or default_name(plan))
-    place.library.target  # noqa: B018  (an unwritable library is reported before the work)
+    place.library.prepare()
     by_digest = {manifest_of(source).digest: source for source in sources}
     members = [_member(by_digest[m.digest], place, device, dtype) for m in plan.manifests]
     task = members[0].task
     places = calibration_places(task, plan, calibrate or {})
     with fitting_threads(max(manifest.weights.parameters for manifest in plan.manifests)):
-        fused = _fuse(members, plan, task, places, seed, new_name, dtype, fixed=bool(calibrate))
+        fused, seen = _fuse(members, plan, task, places, seed, new_name, dtype, fixed=bool(calibrate))
         fused = fused.to(members[0].device, dtype)
         labelled = dict(zip(plan.members, members, strict=True))
-        table = make_table(task, fused, labelled, places, n=SAMPLES["full"], seed=seed)
+        table = make_table(task, fused, labelled, seen, n=SAMPLES["full"], seed=seed)
         certificate = task.certify(fused, level="full", seed=seed)
     saved = fused.with_certificate(certificate).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
@@ -179,7 +179,8 @@ def _fuse(
     dtype: str | None,
     *,
     fixed: bool,
-) -> Cassette:
+) -> tuple[Cassette, set[bytes]]:
+    """The fused cassette, and the contexts that its gate was fitted on."""
     host = members[0].plugins
     gate = host.gate(plan.gate or "uniform", **plan.options)
     batches = Calibration(
@@ -191,4 +192,5 @@ def _fuse(
         variable=plan.variable,
         fixed=fixed,
     )
-    return host.fusion(plan.fusion).compose(members, plan, gate=gate, batches=batches, seed=seed, name=name)
+    fused = host.fusion(plan.fusion).compose(members, plan, gate=gate, batches=batches, seed=seed, name=name)
+    return fused, batches.seen

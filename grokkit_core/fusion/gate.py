@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from grokkit_core.certify.scores import batch_digest
 from grokkit_core.specs import GateSpec, check_settings, settle
+from grokkit_core.strictjson import canonical
 from grokkit_core.task import Batch, Place, Predictor, Task
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Calibration:
     """Where a gate draws the samples it is fitted on: fresh batches of a task at chosen contexts, never test data.
 
     `places` are the contexts (`fixed`: the user asked for just these), `variable` the context variable that the gate
-    reads. Everything drawn is hashed, so that the data set can be told from any other.
+    reads. Everything drawn is hashed, so that the data set can be told from any other; `seen` are its contexts.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Calibration:
     ) -> None:
         self.task, self.places, self.variable = task, tuple(places), variable
         self.dtype, self.device, self.fixed = dtype, device, fixed
+        self.seen: set[bytes] = set()
         self._generator = generator
         self._digest = hashlib.sha256()
 
     def draw(self, n: int, where: Place) -> Batch:
         """`n` fresh samples at a context, inputs and targets in the dtype of the fusion."""
         batch = self.task.sample(n, generator=self._generator, **where)
+        self.seen.add(canonical(dict(where)))
         self._digest.update(batch_digest(batch).encode())
         cast = batch.to(self.dtype, self.device)
         targets = cast.targets.to(self.dtype) if cast.targets.is_floating_point() else cast.targets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from grokkit_core.certify.sampled import BASELINE
 from grokkit_core.certify.scores import Scores, measure
 from grokkit_core.fusion.ensemble import Ensemble
 from grokkit_core.streams import stream
+from grokkit_core.strictjson import canonical
 from grokkit_core.task import Place, Task, tensors_of
 
 FUSED = "fused:"
@@ -82,14 +83,14 @@ def make_table(
     task: Task,
     fused: Cassette,
     members: Mapping[str, Cassette],
-    fitted: Sequence[Place],
+    fitted: Collection[bytes],
     *,
     n: int,
     seed: int,
 ) -> tuple[Row, ...]:
     """Members, fusion and baselines at every place of `task.evaluation`, on the test samples of `seed`.
 
-    The samples are those that `verify` of the fused cassette draws for the same seed.
+    `fitted` are the contexts that the gate saw, canonical. The samples are those that `verify` of the fused cassette draws for the same seed.
     """
     predictors = {MEMBER + label: member.predict for label, member in members.items()}
     rows = []
@@ -108,7 +109,7 @@ def make_table(
     return tuple(replace(row, wins=won) for row, won in zip(rows, significant, strict=True))
 
 
-def _row(task: Task, scores: Scores, weights: Mapping[str, float], fitted: Sequence[Place]) -> Row:
+def _row(task: Task, scores: Scores, weights: Mapping[str, float], fitted: Collection[bytes]) -> Row:
     higher = task.spec.higher_is_better
     rivals = {name: errors for name, errors in scores.errors.items() if name.startswith(MEMBER)}
     figures = {name.removeprefix(MEMBER): scores.mean(name) for name in rivals}
@@ -129,7 +130,7 @@ def _row(task: Task, scores: Scores, weights: Mapping[str, float], fitted: Seque
         wins=False,
         strict=strict,
         non_inferior=is_non_inferior(own.value, list(figures.values()), higher_is_better=higher),
-        fitted=any(dict(place) == dict(scores.where) for place in fitted),
+        fitted=canonical(dict(scores.where)) in fitted,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from grokkit_core import packing, saving, strictjson
 from grokkit_core.errors import BadManifest, GrokkitError, HashMismatch, Incompatible, NotFound, StoreError
 from grokkit_core.names import expanded
+from grokkit_core.records import at_least, from_json, to_json
 from grokkit_core.text import printable
 
 STATE = "state.json"
@@ -30,6 +31,51 @@ class Checkpoint:
     about: Mapping[str, Any]
     values: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What must be equal for a resume to be equal to the bit."""
+
+    dtype: Literal["float32", "float64"]
+    device: str
+    threads: int
+    torch: str
+    matmul: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run trains."""
+
+    task: str
+    recipe: str
+    settings: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    seeds: tuple[Annotated[int, at_least(0)], ...]
+    name: str
+    circumstances: Circumstances
+
+
+@dataclass(frozen=True)
+class LaneValues:
+    """The counters of one seed."""
+
+    total: float
+    count: int
+    steps: int
+    seconds: float
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Values:
+    """The counters of a run."""
+
+    run: Mapping[str, Any]
+    lanes: tuple[LaneValues, ...]
+    step: int
+    elapsed: float
 
 
 class RunFolder:
@@ -56,8 +102,9 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """The name by which `--resume` finds it."""
-        return self.path.name
+        """What `--resume` finds it by: its name, or its path where it lies elsewhere."""
+        path = self.path.absolute()
+        return path.name if path.parent == runs_home().absolute() else str(path)
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         """Write the state after `step`; the previous one is kept, older ones go. Raises `StoreError`."""
@@ -76,6 +123,13 @@ class RunFolder:
                 shutil.rmtree(self.path / str(old), ignore_errors=True)
         except OSError as error:
             raise StoreError.from_os(error, f"writing a checkpoint to {printable(self.path, 160)}") from None
+
+    def prepare(self) -> None:
+        """Make the folder of runs; raises `StoreError` where that is refused, before hours of training."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError.from_os(error, f"writing checkpoints to {printable(self.path.parent, 160)}") from None
 
     def load(self) -> Checkpoint:
         """The newest state that can be read; raises a child of `CassetteError` or `NotFound`."""
@@ -130,10 +184,15 @@ def _read(folder: Path) -> Checkpoint:
     try:
         state = strictjson.parse((folder / STATE).read_bytes(), "checkpoint")
         data = (folder / TENSORS).read_bytes()
+    except FileNotFoundError as error:
+        name = Path(str(error.filename)).name
+        raise BadManifest(f"{name} of {printable(folder, 160)} is missing", expected=f"{STATE} and {TENSORS}") from None
     except OSError as error:
         raise StoreError.from_os(error, f"reading {printable(folder, 160)}") from None
     if not isinstance(state, dict) or set(state) != {"about", "values", "sha256"}:
         raise BadManifest("the checkpoint has other fields than about, values and sha256")
     if hashlib.sha256(data).hexdigest() != state["sha256"]:
         raise HashMismatch(f"{TENSORS} of {printable(folder, 160)} was altered")
-    return Checkpoint(state["about"], state["values"], packing.unpack(data))
+    about = to_json(from_json(About, state["about"], "checkpoint.about"))
+    values = to_json(from_json(Values, state["values"], "checkpoint.values"))
+    return Checkpoint(about, values, packing.unpack(data))

@@ -13,7 +13,7 @@ import torch
 
 from grokkit_core.cassette import Cassette, draft, now, software, torch_dtype
 from grokkit_core.devices import choose_device, fitting_threads
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import BadManifest, Incompatible, StoreError, UsageError
 from grokkit_core.manifest import Provenance, RecipeRef
 from grokkit_core.names import check_name
 from grokkit_core.plugins import PluginHost
@@ -23,7 +23,7 @@ from grokkit_core.task import Task
 from grokkit_core.text import printable
 from grokkit_core.training.checkpoint import Checkpoint, RunFolder, check_circumstances, circumstances
 from grokkit_core.training.recipe import Recipe
-from grokkit_core.training.trainer import Emit, Outcome, Trainer
+from grokkit_core.training.trainer import Emit, Interrupted, Outcome, Trainer
 from grokkit_core.workspace import Where, Workspace, workspace
 
 
@@ -87,7 +87,7 @@ def train(
     resume: str | None = None,
     allow_inexact: bool = False,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str | None = None,
     library: Where = None,
     on_event: Emit | None = None,
 ) -> list[Trained]:
@@ -99,24 +99,37 @@ def train(
     """
     place = workspace(library)
     host = place.plugins
-    place.library.target  # noqa: B018  (an unwritable library is reported before the work)
-    folder = RunFolder.find(resume) if resume else None
+    folder = RunFolder.find(resume) if resume is not None else None
     checkpoint = folder.load() if folder else None
     order = (
-        _resumed(host, task, recipe, checkpoint)
+        _resumed(host, task, recipe, checkpoint, dtype)
         if checkpoint
-        else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype)
+        else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype or "float32")
     )
+    place.library.prepare()
     emit = _emitter(host, on_event)
     found, law = host.recipe(order.recipe.id), host.task(order.task.id, **order.parameters)
     size = _size(found, law, order)
     with fitting_threads(size):
+        place_for_run = folder or RunFolder.new(order.name)
+        place_for_run.prepare()
         with first_interrupt() as interrupted:
-            place_for_run = folder or RunFolder.new(order.name)
             target = choose_device(device, size)
             trainer = _trainer(found, law, order, target, place_for_run, checkpoint, allow_inexact, emit, interrupted)
             outcomes = trainer.fit()
-        saved = [_finish(outcome, order, found, law, place, emit) for outcome in outcomes]
+        with contextlib.suppress(StoreError):
+            trainer.checkpoint()  # the networks are not in the library yet
+        try:
+            certified = [_certified(outcome, order, found, law, place, emit) for outcome in outcomes]
+            saved = [
+                _save(cassette, outcome, place, emit) for cassette, outcome in zip(certified, outcomes, strict=True)
+            ]
+        except KeyboardInterrupt as error:
+            raise Interrupted(trainer.folder.id, trainer.step) from error
+        except StoreError as error:
+            raise StoreError(
+                str(error), hint=f"the networks are kept, go on with --resume {trainer.folder.id}"
+            ) from error
     trainer.folder.delete()
     return saved
 
@@ -161,8 +174,13 @@ def _order(
     return Order(task, recipe, settings, parameters, tuple(seeds), new_name, dtype)
 
 
-def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkpoint) -> Order:
+def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkpoint, dtype: str | None) -> Order:
     about = checkpoint.about
+    made_with = about["circumstances"]["dtype"]
+    if dtype is not None and dtype != made_with:
+        raise Incompatible(
+            f"--dtype {dtype} for a run that trains in {made_with}", expected=f"--dtype {made_with}, or none"
+        )
     spec = host.spec(TaskSpec, task)
     wanted = find_recipe(host, spec, recipe) if recipe else None
     if spec.id != about["task"] or (wanted and wanted.id != about["recipe"]):
@@ -170,11 +188,15 @@ def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkp
             f"the run trains {printable(about['recipe'], 80)} of task {printable(about['task'], 80)}",
             expected=f"a run of {wanted.id if wanted else spec.id}",
         )
+    found = host.spec(RecipeSpec, about["recipe"])
+    for fields, given in ((found.parameters, about["settings"]), (spec.parameters, about["parameters"])):
+        if {field.name for field in fields} != set(given):
+            raise BadManifest("the checkpoint has other settings than its recipe and its task declare")
     return Order(
         spec,
-        host.spec(RecipeSpec, about["recipe"]),
-        about["settings"],
-        about["parameters"],
+        found,
+        settle(found.parameters, about["settings"], f"recipe {found.id}"),
+        settle(spec.parameters, about["parameters"], f"task {spec.id}"),
         tuple(about["seeds"]),
         check_name(about["name"]),
         about["circumstances"]["dtype"],
@@ -222,8 +244,8 @@ def _size(recipe: Recipe, task: Task, order: Order) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _finish(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place: Workspace, emit: Emit) -> Trained:
-    """Certify one network and save it."""
+def _certified(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place: Workspace, emit: Emit) -> Cassette:
+    """One network as a cassette with its certificate."""
     host = place.plugins
     architecture = host.spec(ArchitectureSpec, order.recipe.architecture)
     config = dict(recipe.config(task, order.settings))
@@ -254,7 +276,12 @@ def _finish(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place: W
         citation=tuple(recipe.citation),
     )
     emit(Event("train.certify", {"seed": outcome.seed}))
-    saved = cassette.with_certificate(task.certify(cassette, level="full", seed=outcome.seed)).save(place)
+    measured = cassette.to("cpu", order.dtype)
+    return cassette.with_certificate(task.certify(measured, level="full", seed=outcome.seed))
+
+
+def _save(cassette: Cassette, outcome: Outcome, place: Workspace, emit: Emit) -> Trained:
+    saved = cassette.save(place)
     emit(Event("train.saved", {"name": saved.manifest.ref, "seed": outcome.seed}))
     return Trained(saved, outcome.seed, outcome.steps, outcome.grok_step, outcome.seconds)
 

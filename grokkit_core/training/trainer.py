@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from grokkit_core.certify.scores import CHUNK
+from grokkit_core.errors import BadManifest
+from grokkit_core.loading import describe
 from grokkit_core.manifest import Curve
 from grokkit_core.specs import Event
 from grokkit_core.task import Batch, Task, tensors_of
@@ -100,6 +102,11 @@ class Trainer:
         self._evaluate()
         return [self._outcome(lane, module) for lane, module in zip(self.lanes, self.run.result(), strict=True)]
 
+    @property
+    def step(self) -> int:
+        """The number of steps done."""
+        return self._step
+
     def checkpoint(self) -> None:
         """Save everything needed to go on from here."""
         state = self.run.state()
@@ -124,7 +131,13 @@ class Trainer:
         self.emit(Event("train.checkpoint", {"run": self.folder.id, "step": self._step}))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint; raises `BadManifest` where it does not fit the run."""
+        try:
+            self._restore(checkpoint)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            raise BadManifest(f"the checkpoint does not fit its run: {describe(error)}") from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         values, tensors = checkpoint.values, checkpoint.tensors
         self._step, self.elapsed = int(values["step"]), float(values["elapsed"])
         for index, (lane, kept) in enumerate(zip(self.lanes, values["lanes"], strict=True)):

@@ -118,7 +118,7 @@ class TopoBrain(nn.Module):
         radius = torch.sigmoid(code[:, 0]) * (self.radial - 1)
         angle = (code[:, 1] + math.pi) / (2 * math.pi) * self.angular
         position = torch.stack((radius, angle)).cpu().numpy().astype(np.float64)
-        low = np.trunc(position)
+        low = np.trunc(np.nan_to_num(position, nan=0.0, posinf=0.0, neginf=0.0))  # NaN reaches the output through z
         part = position - low
         side = np.stack((1 - part, part))  # corner, direction, sample
         weight = np.maximum(side[:, None, 0] * side[None, :, 1], 0.0).ravel()

@@ -16,9 +16,12 @@ from grokkit_core.tensors import parse_context
     "source",
     required=True,
     metavar="FILE",
+    type=click.Path(allow_dash=True),
     help=".npy .npz .csv .json .safetensors, or - for JSON on stdin.",
 )
-@click.option("--output", metavar="FILE", help="Write the outputs there, by its ending; default: stdout.")
+@click.option(
+    "--output", metavar="FILE", type=click.Path(), help="Write the outputs there, by its ending; default: stdout."
+)
 @click.option("--context", multiple=True, metavar="K=V", help="A context variable, e.g. omega=1.5 (repeatable).")
 @click.option("--key", help="The member of a cassette of several tasks.")
 @click.option("--steps", type=click.IntRange(1), help="Roll out this many steps of a flow map.")

@@ -24,9 +24,7 @@ from grokkit_core.errors import UsageError
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
-    help="Of weights and training.",
+    help="Of weights and training; default: float32, or what the resumed run has.",
 )
 def train_(
     session: Session,
@@ -40,17 +38,17 @@ def train_(
     resume: str | None,
     allow_inexact: bool,
     device: str,
-    dtype: str,
+    dtype: str | None,
 ) -> None:
     """Train a cassette, certify it and save it. Ctrl-C saves a checkpoint to go on from; a second one leaves at once."""
     from grokkit_core.training.train import train
 
-    if (seed is not None and seeds) or (resume and (seed is not None or seeds or settings or name)):
+    if (seed is not None and seeds) or (resume is not None and (seed is not None or seeds or settings or name)):
         raise UsageError(
             "options that exclude each other",
             expected="--seed or --seeds; --resume with neither, nor --set or --name",
         )
-    given = training_settings(session.host, task, recipe, settings) if not resume else {}
+    given = training_settings(session.host, task, recipe, settings) if resume is None else {}
     with TrainingView(enabled=render.live_allowed()) as view:
         runs = train(
             task,
