@@ -11,6 +11,15 @@ from grokkit_core.strictjson import canonical
 SIGMAS = 4.0
 """Two sampled figures agree within this many standard errors of their difference."""
 
+ROUNDING = 1e-6
+"""Share of an interval's width by which rounding may put a figure outside it (a share of exactly 0 or 1)."""
+
+FEWEST = 10
+"""A record may rest on a tenth of the recomputed samples (level quick against full), not on fewer."""
+
+ERROR_SLACK = 3.0
+"""A recorded standard error may be this many times what the recomputed samples show (tails differ from seed to seed)."""
+
 BASELINE_SLACK = 0.05
 """Share by which a baseline that was fitted on other samples may differ beyond its sampling error."""
 
@@ -19,7 +28,8 @@ def disagreements(recorded: Certificate, recomputed: Certificate, *, floor: floa
     """Why the two do not agree, in words; empty when they do.
 
     The verdict may not be weaker; each recomputed bound stays below the recorded one; each metric lies within four
-    standard errors of the difference, or both lie below the task's rounding floor; and nothing recorded is missing.
+    standard errors of the difference, or both lie below the task's rounding floor; its own error and interval are
+    plausible; and nothing recorded is missing.
     """
     found = []
     if VERDICTS.index(recomputed.verdict) > VERDICTS.index(recorded.verdict):
@@ -50,10 +60,38 @@ def _metrics(recorded: Certificate, recomputed: Certificate, floor: float) -> It
         old = known.pop(_key(metric), None)
         if old is None:
             yield f"{_label(metric)} is not recorded"
-        elif not _close(old.value, metric.value, math.hypot(old.stderr, metric.stderr), floor):
-            yield f"{_label(metric)} is {metric.value:.4g} against the recorded {old.value:.4g}"
+        elif reason := _difference(old, metric, floor):
+            yield reason
     for old in known.values():
         yield f"the recorded {_label(old)} was not confirmed"
+
+
+def _difference(old: Metric, new: Metric, floor: float) -> str:
+    """Why a metric does not support the recorded one, or nothing. A record may not excuse itself with its own error."""
+    if old.unit != new.unit:
+        return f"{_label(new)} is in {new.unit}, recorded in {old.unit}"
+    if max(abs(old.value), abs(new.value)) <= floor:
+        return ""
+    if not _close(old.value, new.value, math.hypot(old.stderr, new.stderr), floor):
+        return f"{_label(new)} is {new.value:.4g} against the recorded {old.value:.4g}"
+    if old.n * FEWEST < new.n:
+        return f"the recorded {_label(new)} rests on {old.n} samples, {new.n} were drawn"
+    low, high = old.interval
+    plausible = _plausible_stderr(new, old.n)
+    if not old.stderr <= ERROR_SLACK * plausible:
+        return f"the recorded standard error of {_label(new)} is {old.stderr:.3g}, {plausible:.3g} was found"
+    rounding = ROUNDING * (high - low)
+    if not (low - rounding <= old.value <= high + rounding and high - low >= 2 * old.stderr):
+        return f"the recorded interval of {_label(new)} does not go with its figure"
+    return ""
+
+
+def _plausible_stderr(metric: Metric, n: int) -> float:
+    """The standard error that `n` samples would give, by the spread that was found; for a share, anywhere in its interval."""
+    found = metric.stderr * math.sqrt(metric.n / n)
+    if metric.name == "accuracy":
+        return max(found, *(math.sqrt(max(0.0, share * (1 - share)) / n) for share in metric.interval))
+    return found
 
 
 def _baselines(recorded: Certificate, recomputed: Certificate, floor: float) -> Iterable[str]:

@@ -98,10 +98,11 @@ class TopoBrain(nn.Module):
         )
         if self.training or used[0].requires_grad or used[0].is_inference():
             return self._fold()
-        state = [(id(parameter), parameter._version) for parameter in used]
+        held = tuple(parameter.data for parameter in used)  # holding them keeps their addresses from being given again
+        state = [(data.data_ptr(), data.dtype, p._version) for data, p in zip(held, used, strict=True)]
         if self._kept is None or self._kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = (state, used, self._fold())  # holding `used` keeps its ids from being given again
+                self._kept = (state, held, self._fold())
         return self._kept[2]
 
     def _fold(self) -> tuple[Tensor, Tensor, Tensor]:

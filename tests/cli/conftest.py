@@ -46,7 +46,7 @@ def few_samples() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library with `alpha@1` (seed 0) and `beta@1` (seed 1). Not to be changed; `shelf` is a copy."""
     from grokkit_cli.__main__ import run
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `gated@1`, a spectral fusion of both that needs omega. Not to be changed."""
     import grokkit_core as gk
@@ -78,7 +78,7 @@ def shelf(trained: Path, library: Path) -> Path:
     return library
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def windows() -> NDArray[np.float32]:
     """Three windows "3 15 4" of circular motion at omega = 1.5 rad/s."""
     from grokkit_cyclotron.law import circle
