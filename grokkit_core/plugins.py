@@ -250,7 +250,7 @@ class PluginHost:
             distribution = package.replace("_", "-")
             return PluginError(
                 f"no installed plugin brings the {kind.kind} {shown}{note}",
-                hint=f"pip install {printable(distribution)}",
+                hint=f"if you trust its source: pip install {printable(distribution)}",
             )
         return NotFound(f"no {kind.kind} is named '{shown}'{note}", hint=nearest(name, known))
 

@@ -91,7 +91,7 @@ class Spectral(Gate):
             )
         published = len(members) == 2
         module = SpectralModule(batches.variable, len(members), self.options["width"], generator)
-        module.to(batches.dtype)
+        module.to(batches.device, batches.dtype)
         optimizer = torch.optim.Adam(module.parameters(), lr=self.options["lr"] or (0.1 if published else 0.02))
         for _ in range(self.options["steps"] or (100 if published else 300)):
             optimizer.zero_grad()
@@ -103,7 +103,7 @@ class Spectral(Gate):
     def _loss(
         self, module: SpectralModule, members: Sequence[Predictor], batches: Calibration, *, drawn: bool
     ) -> Tensor:
-        total = torch.zeros((), dtype=batches.dtype)
+        total = torch.zeros((), dtype=batches.dtype, device=batches.device)
         for place in batches.places:
             batch = batches.draw(self.options["samples"], batches.random_place() if drawn else place)
             with torch.no_grad():

@@ -15,9 +15,12 @@ Refused = Callable[..., str]
 
 def test_a_card_says_what_is_computed_how_well_and_where_it_came_from(cli: Cli) -> None:
     card = cli("show", "cyclotron-1node")
+    made = cli("show", "cyclotron-1node", "--json").json["provenance"]
     assert (card.code, card.err) == (0, "")
-    for word in ("cyclotron-1node@1", "omega [rad/s] in [0, 4]", "[batch, 15, 4]", "seed 1", "648 steps", "sha256:"):
+    for word in ("cyclotron-1node@1", "omega [rad/s] in [0, 4]", "[batch, 15, 4]", "seed 1", "sha256:"):
         assert word in card.out
+    assert f"{made['steps']:,} steps" in card.out
+    assert made["created"] in card.out
 
 
 def test_a_card_shows_every_baseline_beside_the_cassette(cli: Cli) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.plugins import host
 from grokkit_core.specs import Event, settle
-from grokkit_core.training.checkpoint import Checkpoint, RunFolder
+from grokkit_core.training.checkpoint import Checkpoint, RunFolder, circumstances
 from grokkit_core.training.train import Trained, train
 from grokkit_core.training.trainer import Interrupted, Outcome, Trainer
 
@@ -164,7 +164,15 @@ def trainer(
         seeds,
         **kind,
         folder=RunFolder(folder),
-        about={"note": "test"},
+        about={
+            "task": "cyclotron",
+            "recipe": "cyclotron/published",
+            "settings": settled,
+            "parameters": task.parameters,
+            "seeds": list(seeds),
+            "name": "test",
+            "circumstances": circumstances(**kind),
+        },
         emit=lambda event: None,
         interrupted=interrupted,
     )
