@@ -116,8 +116,13 @@ class TopoBrain(nn.Module):
 
         Grid positions are computed in the dtype of `code` and read as float64, as published; `trunc` rounds towards 0.
         """
-        radius = torch.sigmoid(code[:, 0]) * (self.radial - 1)
         angle = (code[:, 1] + math.pi) / (2 * math.pi) * self.angular
+        if self.nodes == 1:  # both corners are the one node
+            part = np.modf(np.nan_to_num(angle.cpu().numpy().astype(np.float64), posinf=0.0, neginf=0.0))[0]
+            pair = np.stack((1.0 + (part > 0), 1 - part + np.maximum(part, 0.0)))
+            counts, shares = torch.from_numpy(pair).to(code).unsqueeze(2)
+            return counts, shares
+        radius = torch.sigmoid(code[:, 0]) * (self.radial - 1)
         position = torch.stack((radius, angle)).cpu().numpy().astype(np.float64)
         low = np.trunc(np.nan_to_num(position, nan=0.0, posinf=0.0, neginf=0.0))  # NaN reaches the output through z
         part = position - low
