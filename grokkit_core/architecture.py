@@ -5,15 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from grokkit_core.specs import ArchitectureSpec
+from grokkit_core.specs import ArchitectureSpec, settle
 from grokkit_core.tensors import Signature
 
 if TYPE_CHECKING:
     from grokkit_core.plugins import PluginHost
+
+
+class StackedForward(Protocol):
+    """The forward pass of several networks of one config on stacked parameters; see `Architecture.stacked`."""
+
+    def __call__(self, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,10 @@ class Architecture(ABC):
     def __init__(self, spec: ArchitectureSpec) -> None:
         self.spec = spec
 
+    def settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config with its defaults filled in; raises `UsageError` for fields or values that are not declared."""
+        return settle(self.spec.config, config, f"architecture {self.spec.id}")
+
     @abstractmethod
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """A new network; may be called on the meta device. `forward(*inputs)` takes the signature's inputs in order.
@@ -50,6 +60,14 @@ class Architecture(ABC):
 
     def layers(self, config: Mapping[str, Any]) -> Sequence[Layer] | None:
         """The affine layers that transfer operators of general use work on; None when the network is opaque to them."""
+        return None
+
+    def stacked(self, config: Mapping[str, Any]) -> StackedForward | None:
+        """Several networks of this config as one computation, for training many seeds at once; None: not offered.
+
+        The function takes the parameters by name, each "seed *shape", and the inputs, each "seed batch *in", and gives
+        "seed batch *out": for each seed what its own network gives.
+        """
         return None
 
     def check(self, config: Mapping[str, Any]) -> None:

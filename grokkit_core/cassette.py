@@ -25,8 +25,8 @@ from grokkit_core.manifest import (
     WeightsRef,
 )
 from grokkit_core.plugins import PluginHost, host
-from grokkit_core.specs import ArchitectureSpec, Component, settle
-from grokkit_core.task import Inputs, Task
+from grokkit_core.specs import ArchitectureSpec, Component
+from grokkit_core.task import Inputs, Task, map_tensors, tensors_of
 from grokkit_core.tensors import Signature, differences
 from grokkit_core.text import printable
 from grokkit_core.workspace import Where, workspace
@@ -168,14 +168,28 @@ class Cassette:
         context: Mapping[str, Tensor | float] | None = None,
         force: bool = False,
     ) -> Iterator[Tensor]:
-        """The outputs of `steps` successive applications, each fed back through the task's `advance`."""
+        """The outputs of `steps` successive applications, each fed back through the task's `advance`.
+
+        A cassette with float64 weights is rolled out in float64 where its signature admits that, since rounding would be
+        fed back at every step; the outputs have the dtype of the inputs all the same.
+        """
         task = self.task
         if not isinstance(inputs, Tensor) and len(self.signature.inputs) == 1:
             (inputs,) = contract.named_inputs(self.signature, (), inputs).values()
+        narrow = self._is_exact and all(tensor.dtype == torch.float32 for tensor in tensors_of(inputs))
+        if narrow:
+            inputs = map_tensors(inputs, Tensor.double)
         for _ in range(steps):
             outputs = self.predict(inputs, context, force=force)
-            yield outputs
+            yield outputs.float() if narrow else outputs
             inputs = task.advance(inputs, outputs)
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether all floating weights are float64 and every input may be."""
+        weights = [tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()]
+        admitted = all("float64" in spec.dtypes for spec in self.signature.inputs)
+        return admitted and bool(weights) and set(weights) == {torch.float64}
 
     def to(self, device: torch.device | str, dtype: str | None = None) -> Cassette:
         """The same cassette on another device, and measured in another of its listed dtypes."""
@@ -242,7 +256,7 @@ def build_module(architecture: Architecture, config: Mapping[str, Any], tensors:
     """
     identifier = architecture.spec.id
     try:
-        settled = settle(architecture.spec.config, config, f"architecture {identifier}")
+        settled = architecture.settled(config)
         architecture.check(settled)
         with torch.device("meta"):
             module = architecture.build(settled)

@@ -52,3 +52,27 @@ def grokkit_components() -> Iterator[Component]:
         ],
         summary="a small network of one scalar context variable, trained on fresh samples (1-16-1 for two members)",
     )
+    samples = Field("samples", "int", 256, low=2, high=10**6, help="fresh samples per context")
+    free = Field("free", "bool", False, help="weights of either sign: a regression, which may extrapolate")
+    variable = Field("variable", "str", "", help="the context variable to read, where members share several")
+    yield GateSpec(
+        "interference",
+        target="grokkit_core.fusion.closed_form:Interference",
+        needs="any-scalar",
+        options=[samples, free, variable],
+        summary="the best weights at some contexts in closed form, linear in between; clipped to [0, 1] unless free",
+    )
+    yield GateSpec(
+        "interference-per-output",
+        target="grokkit_core.fusion.closed_form:InterferencePerOutput",
+        needs="any-scalar",
+        options=[samples, free, variable],
+        summary="the same for each output by itself, which breaks symmetries between outputs",
+    )
+    yield GateSpec(
+        "simplex",
+        target="grokkit_core.fusion.closed_form:Simplex",
+        needs="any-scalar",
+        options=[samples, variable],
+        summary="the best non-negative weights of any number of members at some contexts, linear in between",
+    )

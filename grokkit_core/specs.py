@@ -206,7 +206,10 @@ class ArchitectureSpec(_Named):
 
 @dataclass(frozen=True)
 class RecipeSpec(_Named):
-    """How an architecture is trained on a task; `target` names a `grokkit_core.training.Recipe`."""
+    """How an architecture is trained on a task; `target` names a `grokkit_core.training.Recipe`.
+
+    `dtypes` are those it can train in, its own choice first.
+    """
 
     kind: ClassVar[str] = "recipe"
     owned: ClassVar[bool | None] = True
@@ -216,6 +219,12 @@ class RecipeSpec(_Named):
     target: str
     parameters: Sequence[Field] = ()
     summary: str = ""
+    dtypes: Sequence[str] = ("float32", "float64")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.dtypes or not set(self.dtypes) <= {"float32", "float64"}:
+            raise UsageError(f"dtypes of recipe {self.id}", expected="float32, float64 or both")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,14 @@ def tensors_of(inputs: Inputs) -> tuple[Tensor, ...]:
     return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs.values())
 
 
-def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+def floating_dtype(inputs: Inputs) -> torch.dtype:
+    """The dtype of the first floating input; float32 where there is none."""
+    kinds = [tensor.dtype for tensor in tensors_of(inputs) if tensor.is_floating_point()]
+    return kinds[0] if kinds else torch.float32
+
+
+def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Inputs with `change` applied to each tensor."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     return {name: change(tensor) for name, tensor in inputs.items()}
@@ -51,7 +58,7 @@ class Batch:
     def __getitem__(self, rows: slice | Tensor) -> Batch:
         """The samples of these rows."""
         context = {name: tensor[rows] for name, tensor in self.context.items()}
-        return Batch(_each(self.inputs, lambda tensor: tensor[rows]), self.targets[rows], context)
+        return Batch(map_tensors(self.inputs, lambda tensor: tensor[rows]), self.targets[rows], context)
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
         """Inputs cast to `dtype` (integers keep theirs) and everything moved; targets stay as exact as they were."""
@@ -60,7 +67,7 @@ class Batch:
             return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
         context = {name: tensor.to(device) for name, tensor in self.context.items()}
-        return Batch(_each(self.inputs, change), self.targets.to(device), context)
+        return Batch(map_tensors(self.inputs, change), self.targets.to(device), context)
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """The batch in pieces of at most `size` samples."""
@@ -71,12 +78,14 @@ class Batch:
 class Task(ABC):
     """A law with its sampler, oracle, error and baselines. `parameters` are the constants of the law.
 
-    `evaluation` are the contexts of its tables, `calibration` those on which gates are fitted by default, and
-    `training_range` the interval of each context variable from which calibration contexts may be drawn.
+    `evaluation` are the contexts of its tables, `calibration` those on which learned gates are fitted by default,
+    `knots` those at which closed-form gates are solved (empty: `calibration`), and `training_range` the interval of
+    each context variable from which calibration contexts may be drawn or chosen.
     """
 
     evaluation: Sequence[Place] = ({},)
     calibration: Sequence[Place] = ()
+    knots: Sequence[Place] = ()
     training_range: Mapping[str, tuple[float, float]] = {}
     plugins: PluginHost
 

@@ -16,6 +16,8 @@ from grokkit_core.strictjson import canonical
 from grokkit_core.text import printable
 
 SHOWN_WEIGHTS = 8
+MOST_COLUMNS = 6
+"""Contexts that stand side by side; more of them stand below each other."""
 
 if TYPE_CHECKING:
     from grokkit_core.fusion.compose import Composition
@@ -114,25 +116,40 @@ def _certificate(found: Certificate, console: Console) -> None:
 
 
 def _figures(found: Certificate) -> Table:
-    """Rows: the model, its interval, each baseline, the ratio to the best one; a column a context."""
+    """The model, its interval, each baseline and the ratio to the best one, in rows; turned round for many contexts."""
     places = [dict(metric.where) for metric in found.metrics]
     metric = found.metrics[0]
-    made = figures(metric.name, metric.n, places)
-    row(made, "this cassette", *(number(item.value) for item in found.metrics))
-    row(made, f"  {metric.confidence:.0%} interval", *(plus_minus(item.value, item.interval) for item in found.metrics))
-    columns = {canonical(item): index for index, item in enumerate(places)}
-    names = list(dict.fromkeys(baseline.name for baseline in found.baselines))
-    values = {name: [math.nan] * len(places) for name in names}
+    lines = _lines(found, places)
+    if len(places) <= MOST_COLUMNS:
+        made = figures(metric.name, metric.n, places)
+        for label, values in lines.items():
+            row(made, label, *values)
+        return made
+    heads = [label.strip() for label in lines]
+    made = table(f"{metric.name}, n = {metric.n:,}", *heads, numbers=range(1, len(heads) + 1))
+    for index, where in enumerate(places):
+        row(made, place(where), *(values[index] for values in lines.values()))
+    return made
+
+
+def _lines(found: Certificate, places: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By label, a text for each context."""
+    metric = found.metrics[0]
+    lines = {
+        "this cassette": [number(item.value) for item in found.metrics],
+        f"  {metric.confidence:.0%} interval": [plus_minus(item.value, item.interval) for item in found.metrics],
+    }
+    columns = {canonical(dict(item)): index for index, item in enumerate(places)}
+    values = {baseline.name: [math.nan] * len(places) for baseline in found.baselines}
     for baseline in found.baselines:
         if (index := columns.get(canonical(dict(baseline.where)))) is not None:
             values[baseline.name][index] = baseline.value
-    for name in names:
-        row(made, name, *(number(value) for value in values[name]))
-    if names and all(value for name in names for value in values[name]) and metric.name != "accuracy":
-        best = [min(values[name][index] for name in names) for index in range(len(places))]
+    lines |= {name: [number(value) for value in given] for name, given in values.items()}
+    if values and all(value for given in values.values() for value in given) and metric.name != "accuracy":
+        best = [min(given[index] for given in values.values()) for index in range(len(places))]
         ratios = [item.value / floor for item, floor in zip(found.metrics, best, strict=True)]
-        row(made, "over the best baseline", *(number(ratio) for ratio in ratios))
-    return made
+        lines["over the best baseline"] = [number(ratio) for ratio in ratios]
+    return lines
 
 
 def figures(metric: str, n: int, places: Sequence[Mapping[str, Any]], *more: str) -> Table:
@@ -186,7 +203,14 @@ def print_composition(made: Composition, console: Console) -> None:
     for label in made.plan.members[:SHOWN_WEIGHTS] if rows[0].weights else ():
         row(shown, f"  weight {label}", *(f"{item.weights[label]:.3f}" for item in rows))
     row(shown, "  significant win", *("yes" if item.wins else "no" for item in rows))
-    row(shown, "  gate fitted here", *("yes" if item.fitted else "no" for item in rows))
+    if any(item.calibration for item in rows):
+        row(shown, "  gate fitted", *(_FITTED[item.calibration] for item in rows))
+    analyses = [item.analysis for item in rows if item.analysis]
+    if len(analyses) == len(rows):
+        if len(made.plan.members) == 2:
+            row(shown, "  error correlation", *(f"{item.correlation[0][1]:.2f}" for item in analyses))
+        _line(shown, "equal weights", [item.uniform for item in analyses], style="dim")
+        _line(shown, "best weights, fitted on test", [item.best for item in analyses], style="dim")
     for name in rows[0].baselines:
         _line(shown, name, [item.baselines[name] for item in rows], style="dim")
     console.print(shown)
@@ -194,6 +218,9 @@ def print_composition(made: Composition, console: Console) -> None:
     for line in _verdicts(made, rows):
         console.print(printable(line, 400))
     console.print(f"saved as {printable(manifest.ref)} ({manifest.digest[:19]}...)")
+
+
+_FITTED = {"fitted": "here", "interpolated": "between", "extrapolated": "beyond", "": "-"}
 
 
 def _line(target: Table, label: str, values: Sequence[float], style: str = "") -> None:

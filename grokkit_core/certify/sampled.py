@@ -21,8 +21,10 @@ MODEL = "model"
 BASELINE = "baseline:"
 
 
-def certify_sampled(task: Task, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
-    """An `estimated` certificate: every row of `task.evaluation`, model and baselines on the same samples.
+def certify_sampled(
+    task: Task, cassette: Cassette, *, level: Level, seed: int, places: Sequence[Place] | None = None
+) -> Certificate:
+    """An `estimated` certificate: model and baselines on the same samples at every place (default: `task.evaluation`).
 
     `failed` when some prediction is not finite.
     """
@@ -33,12 +35,13 @@ def certify_sampled(task: Task, cassette: Cassette, *, level: Level, seed: int) 
             task,
             {MODEL: lambda inputs, context: cassette.predict(inputs, context, force=True)},
             row,
+            where=where,
             n=SAMPLES[level],
             seed=seed,
             dtype=cassette.dtype,
             device=cassette.device,
         )
-        for row in range(len(task.evaluation))
+        for row, where in enumerate(task.evaluation if places is None else places)
     ]
     return certificate_of(task, scores, level=level, seed=seed, dtype=str(cassette.dtype).removeprefix("torch."))
 

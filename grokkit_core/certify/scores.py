@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.streams import stream
-from grokkit_core.task import Batch, Place, Predictor, Task, tensors_of
+from grokkit_core.task import Batch, Place, Predictor, Task, floating_dtype, tensors_of
 
 CHUNK = 4_096
 """Samples evaluated at a time."""
@@ -79,13 +79,15 @@ def measure(
     seed: int,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
+    where: Place | None = None,
 ) -> Scores:
-    """Every predictor and every baseline of the task on the same fresh samples of `task.evaluation[row]`.
+    """Every predictor and every baseline of the task on the same fresh samples: those of row `row` of a table, at `where`
+    (default: `task.evaluation[row]`).
 
     Test samples come from the stream `(seed, "test", row)`; baselines that need fitting see another one. Baselines
     stand in the result as `baseline:<name>`.
     """
-    where = task.evaluation[row]
+    where = task.evaluation[row] if where is None else where
     calibration = task.sample(min(n, CALIBRATION_SAMPLES), generator=stream(seed, "baseline", row), **where)
     batch = task.sample(n, generator=stream(seed, "test", row), **where)
     baselines = task.baselines(calibration.to(dtype))
@@ -103,15 +105,10 @@ def errors_of(task: Task, predict: Predictor, batch: Batch, device: torch.device
     parts = []
     with torch.inference_mode():
         for chunk in batch.chunks(CHUNK):
-            moved = chunk.to(_floating(chunk), device)
+            moved = chunk.to(floating_dtype(chunk.inputs), device)
             prediction = predict(moved.inputs, moved.context).to("cpu")
             parts.append(task.error(prediction, chunk.targets).double())
     return torch.cat(parts)
-
-
-def _floating(batch: Batch) -> torch.dtype:
-    kinds = [tensor.dtype for tensor in tensors_of(batch.inputs) if tensor.is_floating_point()]
-    return kinds[0] if kinds else torch.float32
 
 
 def batch_digest(batch: Batch) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ from grokkit_core.cassette import Cassette, load, torch_dtype
 from grokkit_core.certify.sampled import SAMPLES
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.fusion.analysis import Cost, measure_cost
 from grokkit_core.fusion.fusion import FusionPlan
-from grokkit_core.fusion.gate import Calibration
+from grokkit_core.fusion.gate import Calibration, Gate
 from grokkit_core.fusion.table import Row, better_baselines, is_saturated, make_table
 from grokkit_core.library import Entry
 from grokkit_core.manifest import Manifest
@@ -31,6 +33,7 @@ class Composition:
     table: tuple[Row, ...]
     notes: tuple[str, ...]
     worse_than: Mapping[str, int]
+    cost: Cost
 
     @property
     def wins(self) -> int:
@@ -52,6 +55,7 @@ class Composition:
             "strict": sum(row.strict for row in self.table),
             "non_inferior": sum(row.non_inferior for row in self.table),
             "worse_than": dict(self.worse_than),
+            "cost": self.cost.to_json(),
             "saturated": is_saturated(self.table),
             "notes": list(self.notes),
             "verdict": manifest.certificate.verdict,
@@ -100,17 +104,19 @@ def compose(
     by_digest = {manifest_of(source).digest: source for source in sources}
     members = [_member(by_digest[m.digest], place, device, dtype) for m in plan.manifests]
     task = members[0].task
-    places = calibration_places(task, plan, calibrate or {})
+    gate_used = place.plugins.gate(plan.gate or "uniform", **plan.options)
+    places = calibration_places(task, gate_used, plan, calibrate or {})
     with fitting_threads(max(manifest.weights.parameters for manifest in plan.manifests)):
-        fused, seen = _fuse(members, plan, task, places, seed, new_name, dtype, fixed=bool(calibrate))
+        fused, seen = _fuse(members, plan, task, gate_used, places, seed, new_name, dtype, fixed=bool(calibrate))
         fused = fused.to(members[0].device, dtype)
         labelled = dict(zip(plan.members, members, strict=True))
-        table = make_table(task, fused, labelled, seen, n=SAMPLES["full"], seed=seed)
+        table = make_table(task, fused, labelled, seen, variable=plan.variable, n=SAMPLES["full"], seed=seed)
+        cost = measure_cost(task, labelled, fused, n=SAMPLES["full"], seed=seed)
         certificate = task.certify(fused, level="full", seed=seed)
     saved = fused.with_certificate(certificate).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
     worse = better_baselines(table, higher_is_better=task.spec.higher_is_better)
-    return Composition(saved, plan, table, plan.notes, worse)
+    return Composition(saved, plan, table, plan.notes, worse, cost)
 
 
 def default_name(plan: FusionPlan) -> str:
@@ -119,10 +125,16 @@ def default_name(plan: FusionPlan) -> str:
     return plan.manifests[0].name[: 64 - len(suffix)].rstrip("-") + suffix
 
 
-def calibration_places(task: Task, plan: FusionPlan, calibrate: Mapping[str, Sequence[float]]) -> list[Place]:
-    """The contexts that the gate is fitted on: those given, else the task's own; raises `UsageError` for a bad one."""
+def calibration_places(
+    task: Task, gate: Gate, plan: FusionPlan, calibrate: Mapping[str, Sequence[float]]
+) -> list[Place]:
+    """The contexts that the gate is fitted on: those given, else its own choice.
+
+    Raises `UsageError` for a variable that is not there, `Incompatible` for a value outside its domain or outside the
+    range in which the task calibrates.
+    """
     if not calibrate:
-        return list(task.calibration)
+        return list(gate.places(task))
     name, *others = calibrate
     variable = plan.signature.variable(name)
     if others or variable is None:
@@ -133,6 +145,12 @@ def calibration_places(task: Task, plan: FusionPlan, calibrate: Mapping[str, Seq
     for value in calibrate[name]:
         if not variable.domain.contains(value):
             raise Incompatible(f"calibration context {name} = {value:g}", expected=f"in {variable.domain}")
+        low, high = task.training_range.get(name, (-math.inf, math.inf))
+        if not low <= value <= high:
+            raise Incompatible(
+                f"calibration context {name} = {value:g}",
+                expected=f"from {low:g} to {high:g}, the range in which task {task.spec.id} calibrates",
+            )
     return [{name: float(value)} for value in calibrate[name]]
 
 
@@ -173,16 +191,16 @@ def _fuse(
     members: Sequence[Cassette],
     plan: FusionPlan,
     task: Task,
+    gate: Gate,
     places: Sequence[Place],
     seed: int,
     name: str,
     dtype: str | None,
     *,
     fixed: bool,
-) -> tuple[Cassette, set[bytes]]:
+) -> tuple[Cassette, Mapping[bytes, Place]]:
     """The fused cassette, and the contexts that its gate was fitted on."""
     host = members[0].plugins
-    gate = host.gate(plan.gate or "uniform", **plan.options)
     batches = Calibration(
         task,
         places,

@@ -36,7 +36,8 @@ class Calibration:
     """Where a gate draws the samples it is fitted on: fresh batches of a task at chosen contexts, never test data.
 
     `places` are the contexts (`fixed`: the user asked for just these), `variable` the context variable that the gate
-    reads. Everything drawn is hashed, so that the data set can be told from any other; `seen` are its contexts.
+    reads. Everything drawn is hashed, so that the data set can be told from any other; `seen` are its contexts by their
+    canonical form.
     """
 
     def __init__(
@@ -52,16 +53,18 @@ class Calibration:
     ) -> None:
         self.task, self.places, self.variable = task, tuple(places), variable
         self.dtype, self.device, self.fixed = dtype, device, fixed
-        self.seen: set[bytes] = set()
+        self.seen: dict[bytes, Place] = {}
         self._generator = generator
         self._digest = hashlib.sha256()
 
-    def draw(self, n: int, where: Place) -> Batch:
-        """`n` fresh samples at a context, inputs and targets in the dtype of the fusion."""
+    def draw(self, n: int, where: Place, *, exact_targets: bool = False) -> Batch:
+        """`n` fresh samples at a context, inputs and targets in the dtype of the fusion (or targets as sampled)."""
         batch = self.task.sample(n, generator=self._generator, **where)
-        self.seen.add(canonical(dict(where)))
+        self.seen[canonical(dict(where))] = dict(where)
         self._digest.update(batch_digest(batch).encode())
         cast = batch.to(self.dtype, self.device)
+        if exact_targets:
+            return cast
         targets = cast.targets.to(self.dtype) if cast.targets.is_floating_point() else cast.targets
         return Batch(cast.inputs, targets, cast.context)
 
@@ -92,6 +95,10 @@ class Gate(ABC):
     def options(self) -> dict[str, Any]:
         """Every declared setting; raises `UsageError` for a required one that was not given (a fitted gate needs none)."""
         return settle(self.spec.options, self._given, f"gate {self.spec.id}")
+
+    def places(self, task: Task) -> Sequence[Place]:
+        """The contexts on which this gate is fitted unless the user names some: by default the task's `calibration`."""
+        return task.calibration
 
     @abstractmethod
     def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:

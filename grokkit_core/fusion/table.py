@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from grokkit_core.cassette import Cassette
 from grokkit_core.certify.compare import holm, is_non_inferior, win_p_value
 from grokkit_core.certify.sampled import BASELINE
 from grokkit_core.certify.scores import Scores, measure
+from grokkit_core.fusion.analysis import Analysis, analyse
 from grokkit_core.fusion.ensemble import Ensemble
 from grokkit_core.streams import stream
 from grokkit_core.strictjson import canonical
@@ -24,6 +25,7 @@ SATURATED = 0.01
 """A gate is saturated where some weight is below this or above one minus this."""
 
 WEIGHT_SAMPLES = 1_024
+Standing = Literal["fitted", "interpolated", "extrapolated", ""]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Row:
     """One context of the table. `wins`: better than every member, significant in the whole table (Holm over paired tests).
 
     `strict`: below every member as a plain number; `non_inferior`: at most 0.5 % worse than the best member;
-    `fitted`: the gate saw this context.
+    `calibration`: whether the gate was fitted on this context, or on some around it ("interpolated"), or only on one side
+    of it ("extrapolated"); empty for gates that read no context. `analysis` is there for squared errors of few members.
     """
 
     where: Place
@@ -46,7 +49,13 @@ class Row:
     wins: bool
     strict: bool
     non_inferior: bool
-    fitted: bool
+    calibration: Standing = ""
+    analysis: Analysis | None = None
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the gate saw this context."""
+        return self.calibration == "fitted"
 
     @property
     def best_member(self) -> str:
@@ -76,6 +85,8 @@ class Row:
             "strict": self.strict,
             "non_inferior": self.non_inferior,
             "fitted": self.fitted,
+            "calibration": self.calibration or None,
+            "analysis": self.analysis.to_json() if self.analysis else None,
         }
 
 
@@ -83,18 +94,19 @@ def make_table(
     task: Task,
     fused: Cassette,
     members: Mapping[str, Cassette],
-    fitted: Collection[bytes],
+    seen: Mapping[bytes, Place],
     *,
+    variable: str = "",
     n: int,
     seed: int,
 ) -> tuple[Row, ...]:
     """Members, fusion and baselines at every place of `task.evaluation`, on the test samples of `seed`.
 
-    `fitted` are the contexts that the gate saw, canonical. The samples are those that `verify` of the fused cassette draws for the same seed.
+    `seen` are the contexts that the gate saw, by their canonical form, and `variable` is what it reads. The samples are those that `verify` of the fused cassette draws for the same seed.
     """
     predictors = {MEMBER + label: member.predict for label, member in members.items()}
     rows = []
-    for index in range(len(task.evaluation)):
+    for index, where in enumerate(task.evaluation):
         scores = measure(
             task,
             {**predictors, FUSED: fused.predict},
@@ -104,12 +116,26 @@ def make_table(
             dtype=fused.dtype,
             device=fused.device,
         )
-        rows.append(_row(task, scores, _weights(task, fused, list(members), scores.where, seed), fitted))
+        weights = _weights(task, fused, list(members), where, seed)
+        analysis = analyse(task, members, scores, index, fused=FUSED, dtype=fused.dtype, seed=seed)
+        rows.append(_row(task, scores, weights, standing(where, seen, variable), analysis))
     significant = holm([row.p for row in rows])
     return tuple(replace(row, wins=won) for row, won in zip(rows, significant, strict=True))
 
 
-def _row(task: Task, scores: Scores, weights: Mapping[str, float], fitted: Collection[bytes]) -> Row:
+def standing(where: Place, seen: Mapping[bytes, Place], variable: str) -> Standing:
+    """How a context stands to those that a gate was fitted on."""
+    if canonical(dict(where)) in seen:
+        return "fitted"
+    values = [place[variable] for place in seen.values() if variable in place]
+    if not values or variable not in where:
+        return ""
+    return "interpolated" if min(values) <= where[variable] <= max(values) else "extrapolated"
+
+
+def _row(
+    task: Task, scores: Scores, weights: Mapping[str, float], calibration: Standing, analysis: Analysis | None
+) -> Row:
     higher = task.spec.higher_is_better
     rivals = {name: errors for name, errors in scores.errors.items() if name.startswith(MEMBER)}
     figures = {name.removeprefix(MEMBER): scores.mean(name) for name in rivals}
@@ -130,7 +156,8 @@ def _row(task: Task, scores: Scores, weights: Mapping[str, float], fitted: Colle
         wins=False,
         strict=strict,
         non_inferior=is_non_inferior(own.value, list(figures.values()), higher_is_better=higher),
-        fitted=canonical(dict(scores.where)) in fitted,
+        calibration=calibration,
+        analysis=analysis,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from grokkit_core.architecture import StackedForward
 from grokkit_core.streams import stream, stream_seed
 from grokkit_core.task import Batch, Task, tensors_of
 from grokkit_core.training.recipe import Progress, Recipe, Run, State
@@ -25,6 +27,16 @@ class GradientRecipe(Recipe):
     @abstractmethod
     def optimizer(self, parameters: Sequence[nn.Parameter], settings: Mapping[str, Any]) -> torch.optim.Optimizer:
         """A new optimiser of these tensors."""
+
+    def stacked_optimizer(
+        self, parameters: Sequence[nn.Parameter], settings: Mapping[str, Any]
+    ) -> torch.optim.Optimizer | None:
+        """An optimiser of tensors "seed *shape" that treats each seed by itself; None: train seeds in turn.
+
+        For one that works number by number (Adam, SGD) return `self.optimizer(parameters, settings)`. The tensors of its
+        state have the seed axis first, or are single numbers.
+        """
+        return None
 
     @abstractmethod
     def steps(self, settings: Mapping[str, Any]) -> int:
@@ -55,7 +67,7 @@ class GradientRecipe(Recipe):
         dtype: torch.dtype,
         device: torch.device,
     ) -> Run:
-        """A run in which each seed is trained by itself."""
+        """A run of these seeds, batched where recipe and architecture can."""
         return GradientRun(self, task, parameters, seeds, dtype=dtype, device=device)
 
 
@@ -80,7 +92,11 @@ def fresh(task: Task, size: int, seed: int, **where: Any) -> Callable[[int], Bat
 
 
 class GradientRun(Run):
-    """One network, optimiser and batch stream a seed, stepped in turn."""
+    """Minibatch training of several seeds in step, each stopped on its own.
+
+    Where recipe and architecture can, all seeds are one batched computation on stacked tensors, of which a seed leaves
+    when it stops; its numbers do not depend on who trains beside it. Otherwise the seeds are stepped in turn.
+    """
 
     def __init__(
         self,
@@ -91,96 +107,209 @@ class GradientRun(Run):
         *,
         dtype: torch.dtype,
         device: torch.device,
+        initial: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.recipe, self.task, self.settings = recipe, task, settings
         self.count = 0
+        self._dtype, self._device = dtype, device
+        self._batches = [recipe.batches(task, settings, seed) for seed in seeds]
         architecture = recipe.plugins.architecture(recipe.spec.architecture)
-        config = recipe.config(task, settings)
-        self._lanes = [_Lane(recipe, task, settings, seed, architecture.build, config, dtype, device) for seed in seeds]
+        config = architecture.settled(recipe.config(task, settings))
+        self._modules = [_initialised(architecture.build, config, seed).to(device, dtype) for seed in seeds]
+        for module, tensors in zip(self._modules, initial or [], strict=initial is not None):
+            module.load_state_dict(dict(tensors))
+        self._stopped = [False] * len(seeds)
+        self._forward = architecture.stacked(config)
+        if recipe.stacked_optimizer([nn.Parameter(torch.zeros(1, 1))], settings) is None:
+            self._forward = None
+        self._groups = self._grouped(range(len(seeds)))
+
+    def _grouped(self, active: Sequence[int], kept: Mapping[int, Mapping[str, Tensor]] | None = None) -> list[_Group]:
+        """The computations that train these seeds, with the optimiser states `kept` for each."""
+        kept = kept or {}
+        if self._forward is not None and active:
+            optimizer = functools.partial(self.recipe.stacked_optimizer, settings=self.settings)
+            modules, states = [self._modules[i] for i in active], [kept.get(i, {}) for i in active]
+            return [_Stacked(active, modules, self._forward, optimizer, states)]
+        make = functools.partial(self.recipe.optimizer, settings=self.settings)
+        return [_Single(index, self._modules[index], make, kept.get(index, {})) for index in active]
 
     @property
     def done(self) -> bool:
         """Whether every seed has stopped or the last step is done."""
-        return self.count >= self.recipe.steps(self.settings) or all(lane.stopped for lane in self._lanes)
+        return self.count >= self.recipe.steps(self.settings) or all(self._stopped)
 
     def step(self) -> Progress:
         """One optimiser step of every seed that has not stopped."""
         rate = self.recipe.learning_rate(self.count, self.settings)
-        losses = [math.nan if lane.stopped else lane.step(self.count, rate) for lane in self._lanes]
+        losses = [math.nan] * len(self._modules)
+        for group in self._groups:
+            batches = [self._batch(index) for index in group.seeds]
+            for index, loss in zip(group.seeds, group.step(batches, self._loss, rate), strict=True):
+                losses[index] = loss
         self.count += 1
         return Progress(self.count, losses, self.count % self.recipe.evaluate_every(self.settings) == 0)
 
+    def _batch(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs and targets of a seed's next step."""
+        moved = self._batches[index](self.count).to(self._dtype, self._device)
+        targets = moved.targets.to(self._dtype) if moved.targets.is_floating_point() else moved.targets
+        return tensors_of(moved.inputs), targets
+
+    def _loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return self.recipe.loss(self.task, prediction, target)
+
     def stop(self, index: int) -> None:
         """End the training of one seed."""
-        self._lanes[index].stopped = True
+        if not self._stopped[index]:
+            kept = self._optimizer_states()
+            self._stopped[index] = True
+            self._groups = self._grouped([i for i, stopped in enumerate(self._stopped) if not stopped], kept)
 
     def result(self) -> Sequence[nn.Module]:
         """The networks, one a seed."""
-        return [lane.module for lane in self._lanes]
+        return self._modules
+
+    def _optimizer_states(self) -> dict[int, Mapping[str, Tensor]]:
+        """By seed, the tensors of its optimiser as `<parameter>.<name>`; those of one number for all have no axis."""
+        return {index: state for group in self._groups for index, state in group.optimizer_states().items()}
 
     def state(self) -> State:
         """Weights, optimiser tensors and counters of every seed; batches are functions of the step and need no state."""
         tensors: dict[str, Tensor] = {}
-        for index, lane in enumerate(self._lanes):
-            tensors |= {f"{index}.model.{name}": t.clone() for name, t in lane.module.state_dict().items()}
-            for key, values in lane.optimizer.state_dict()["state"].items():
-                tensors |= {
-                    f"{index}.optimizer.{key}.{name}": v.clone() for name, v in values.items() if isinstance(v, Tensor)
-                }
-        return State(tensors, {"step": self.count, "stopped": [lane.stopped for lane in self._lanes]})
+        for index, module in enumerate(self._modules):
+            tensors |= {f"{index}.model.{name}": t.clone() for name, t in module.state_dict().items()}
+        for index, state in self._optimizer_states().items():
+            tensors |= {f"{index}.optimizer.{name}": t.clone() for name, t in state.items()}
+        return State(tensors, {"step": self.count, "stopped": list(self._stopped)})
 
     def restore(self, state: State) -> None:
         """Weights, optimiser tensors and counters as they were."""
         self.count = int(state.values["step"])
-        for index, lane in enumerate(self._lanes):
-            lane.stopped = bool(state.values["stopped"][index])
-            prefix = f"{index}.model."
-            lane.module.load_state_dict(
-                {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
-            )
-            lane.restore_optimizer(state.tensors, f"{index}.optimizer.")
+        self._stopped = [bool(stopped) for stopped in state.values["stopped"]]
+        for index, module in enumerate(self._modules):
+            module.load_state_dict(_under(f"{index}.model.", state.tensors))
+        active = [index for index, stopped in enumerate(self._stopped) if not stopped]
+        kept = {index: _under(f"{index}.optimizer.", state.tensors) for index in active}
+        self._groups = self._grouped(active, kept)
 
 
-class _Lane:
-    """The training of one seed."""
+def _initialised(build: Callable[[Mapping[str, Any]], nn.Module], config: Mapping[str, Any], seed: int) -> nn.Module:
+    """The network with which a seed starts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(seed, "weights"))
+        return build(config)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+Sample = tuple[tuple[Tensor, ...], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class _Group(Protocol):
+    """Seeds that take their steps together."""
+
+    @property
+    def seeds(self) -> Sequence[int]: ...
+
+    def step(self, batches: Sequence[Sample], loss: Loss, rate: float | None) -> Sequence[float]: ...
+
+    def optimizer_states(self) -> Mapping[int, Mapping[str, Tensor]]: ...
+
+
+class _Single:
+    """One seed by itself."""
 
     def __init__(
         self,
-        recipe: GradientRecipe,
-        task: Task,
-        settings: Mapping[str, Any],
         seed: int,
-        build: Callable[[Mapping[str, Any]], nn.Module],
-        config: Mapping[str, Any],
-        dtype: torch.dtype,
-        device: torch.device,
+        module: nn.Module,
+        optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer],
+        kept: Mapping[str, Tensor],
     ) -> None:
-        self.recipe, self.task, self.dtype, self.device = recipe, task, dtype, device
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(stream_seed(seed, "weights"))
-            self.module = build(config).to(device, dtype)
-        self.parameters = list(self.module.parameters())
-        self.optimizer = recipe.optimizer(self.parameters, settings)
-        self.batch = recipe.batches(task, settings, seed)
-        self.stopped = False
+        self.seeds = (seed,)
+        self._module = module
+        self._optimizer = optimizer(list(module.parameters()))
+        if kept:
+            _load(self._optimizer, kept)
 
-    def step(self, index: int, rate: float | None) -> float:
-        if rate is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-        batch = self.batch(index)
-        moved = batch.to(self.dtype, self.device)
-        targets = moved.targets.to(self.dtype) if moved.targets.is_floating_point() else moved.targets
-        self.optimizer.zero_grad()
-        loss = self.recipe.loss(self.task, self.module(*tensors_of(moved.inputs)), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.item()
+    def step(self, batches: Sequence[Sample], loss: Loss, rate: float | None) -> Sequence[float]:
+        _set_rate(self._optimizer, rate)
+        ((inputs, targets),) = batches
+        self._optimizer.zero_grad()
+        value = loss(self._module(*inputs), targets)
+        value.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return [value.item()]
 
-    def restore_optimizer(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        kept: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith(prefix):
-                key, _, field = name.removeprefix(prefix).partition(".")
-                kept.setdefault(int(key), {})[field] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": kept})
+    def optimizer_states(self) -> Mapping[int, Mapping[str, Tensor]]:
+        return {self.seeds[0]: dict(_tensors(self._optimizer))}
+
+
+class _Stacked:
+    """Several seeds as one computation: parameters "seed *shape", of which each network holds its slice as a view."""
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        modules: Sequence[nn.Module],
+        forward: StackedForward,
+        optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer | None],
+        kept: Sequence[Mapping[str, Tensor]],
+    ) -> None:
+        self.seeds = tuple(seeds)
+        self._forward = forward
+        own = [dict(module.named_parameters()) for module in modules]
+        self._parameters = {name: nn.Parameter(torch.stack([p[name].detach() for p in own])) for name in own[0]}
+        for index, parameters in enumerate(own):
+            for name, parameter in parameters.items():
+                parameter.data = self._parameters[name].data[index]
+        made = optimizer(list(self._parameters.values()))
+        assert made is not None
+        self._optimizer = made
+        if kept[0]:
+            common = {name: [state[name] for state in kept] for name in kept[0]}
+            _load(made, {name: t[0] if t[0].ndim == 0 else torch.stack(t) for name, t in common.items()})
+
+    def step(self, batches: Sequence[Sample], loss: Loss, rate: float | None) -> Sequence[float]:
+        _set_rate(self._optimizer, rate)
+        inputs = [torch.stack(parts) for parts in zip(*(sample[0] for sample in batches), strict=True)]
+        targets = torch.stack([sample[1] for sample in batches])
+        self._optimizer.zero_grad()
+        values: Tensor = torch.vmap(loss)(self._forward(self._parameters, *inputs), targets)
+        values.sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        losses: list[float] = values.tolist()
+        return losses
+
+    def optimizer_states(self) -> Mapping[int, Mapping[str, Tensor]]:
+        tensors = dict(_tensors(self._optimizer))
+        return {
+            seed: {name: tensor if tensor.ndim == 0 else tensor[index] for name, tensor in tensors.items()}
+            for index, seed in enumerate(self.seeds)
+        }
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> None:
+    if rate is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def _tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of an optimiser's state as `<parameter>.<name>`."""
+    for key, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                yield f"{key}.{name}", value
+
+
+def _load(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    kept: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        key, _, field = name.partition(".")
+        kept.setdefault(int(key), {})[field] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": kept})

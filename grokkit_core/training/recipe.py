@@ -75,6 +75,10 @@ class Run(ABC):
     def stop(self, index: int) -> None:
         """End the training of one seed; its network stays as it is."""
 
+    def finished(self, index: int) -> bool:
+        """Whether a seed has ended by the run's own rule; asked after every evaluation."""
+        return False
+
     @abstractmethod
     def state(self) -> State:
         """Everything needed for a bit-equal resume."""

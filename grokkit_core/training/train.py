@@ -104,7 +104,7 @@ def train(
     order = (
         _resumed(host, task, recipe, checkpoint, dtype)
         if checkpoint
-        else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype or "float32")
+        else _order(host, task, recipe, seeds or (seed,), settings or {}, name, dtype)
     )
     place.library.prepare()
     emit = _emitter(host, on_event)
@@ -159,7 +159,7 @@ def _order(
     seeds: Sequence[int],
     given: Mapping[str, Any],
     name: str | None,
-    dtype: str,
+    dtype: str | None,
 ) -> Order:
     task = host.spec(TaskSpec, task_name)
     recipe = find_recipe(host, task, recipe_name)
@@ -168,10 +168,11 @@ def _order(
     settings = settle(recipe.parameters, {k: v for k, v in given.items() if k not in law}, f"recipe {recipe.id}")
     if len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**53 for s in seeds):
         raise UsageError(f"seeds {list(seeds)[:8]}", expected="distinct integers from 0")
-    if dtype not in ("float32", "float64"):
-        raise UsageError(f"dtype '{printable(dtype, 40)}'", expected="float32 or float64")
+    chosen = dtype or recipe.dtypes[0]
+    if chosen not in recipe.dtypes:
+        raise UsageError(f"dtype '{printable(chosen, 40)}' for recipe {recipe.id}", expected=" or ".join(recipe.dtypes))
     new_name = check_name(name or f"{task.id}-{recipe.id.rpartition('/')[2]}")
-    return Order(task, recipe, settings, parameters, tuple(seeds), new_name, dtype)
+    return Order(task, recipe, settings, parameters, tuple(seeds), new_name, chosen)
 
 
 def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkpoint, dtype: str | None) -> Order:
@@ -240,7 +241,8 @@ def _trainer(
 def _size(recipe: Recipe, task: Task, order: Order) -> int:
     """The number of parameters of the network to be trained, without allocating it."""
     with torch.device("meta"):
-        module = recipe.plugins.architecture(order.recipe.architecture).build(recipe.config(task, order.settings))
+        architecture = recipe.plugins.architecture(order.recipe.architecture)
+        module = architecture.build(architecture.settled(recipe.config(task, order.settings)))
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -248,7 +250,7 @@ def _certified(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place
     """One network as a cassette with its certificate."""
     host = place.plugins
     architecture = host.spec(ArchitectureSpec, order.recipe.architecture)
-    config = dict(recipe.config(task, order.settings))
+    config = host.architecture(architecture.id).settled(recipe.config(task, order.settings))
     provenance = Provenance(
         kind="trained",
         recipe=RecipeRef(order.recipe.id, dict(order.settings)),

@@ -163,6 +163,7 @@ class Trainer:
             if lane.watch.should_stop(self.stopping):
                 lane.stopped = True
                 self.run.stop(index)
+            lane.stopped = lane.stopped or self.run.finished(index)
         self._report()
 
     def _validation(self, module: nn.Module, batch: Batch) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,11 +18,18 @@ from grokkit_core.errors import UsageError
 from grokkit_core.task import Batch, Inputs, Predictor, Task
 from grokkit_cyclotron.plugin import WINDOW
 
+if TYPE_CHECKING:
+    from grokkit_core.cassette import Cassette
+    from grokkit_core.manifest import Certificate, Level
+
 TEST_OMEGAS = (0.9, 1.2, 1.5, 2.0, 2.2)
 """Test frequencies of the published tables [rad/s]."""
 
 GATE_OMEGAS = (1.5, 2.0, 2.2)
 """Frequencies on which the published gate is fitted [rad/s]."""
+
+KNOT_OMEGAS = (0.85, 1.0, 1.35, 1.8, 2.5)
+"""Frequencies at which closed-form gates are solved: none of them a test frequency, none that of the training [rad/s]."""
 
 TRAINING_RANGE = (0.8, 2.5)
 """Range of the published curriculum [rad/s]."""
@@ -33,6 +40,7 @@ class Cyclotron(Task):
 
     evaluation = tuple({"omega": omega} for omega in TEST_OMEGAS)
     calibration = tuple({"omega": omega} for omega in GATE_OMEGAS)
+    knots = tuple({"omega": omega} for omega in KNOT_OMEGAS)
     training_range: Mapping[str, tuple[float, float]] = {"omega": TRAINING_RANGE}
 
     @property
@@ -86,6 +94,14 @@ class Cyclotron(Task):
     def advance(self, inputs: Inputs, outputs: Tensor) -> Inputs:
         """Slide the window: drop the oldest state, append the predicted one."""
         return torch.cat((_tensor(inputs)[:, 1:], outputs.unsqueeze(1)), 1)
+
+    def certify(self, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
+        """A proved relative bound for a rotor, else a sampled certificate."""
+        from grokkit_cyclotron.certify import certify_rotor
+
+        if cassette.manifest.architecture.id == "grokkit_cyclotron/rotor":
+            return certify_rotor(self, cassette, level=level, seed=seed)
+        return super().certify(cassette, level=level, seed=seed)
 
     def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
         """The speed, conserved on a circle."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from grokkit_core.architecture import Architecture
+from grokkit_core.architecture import Architecture, StackedForward
 from grokkit_core.tensors import Signature
 from grokkit_cyclotron.plugin import SIGNATURE
 
@@ -32,23 +32,30 @@ ROW_SUM_FLOOR = 1e-6
 
 
 class TopoBrainArchitecture(Architecture):
-    """`grokkit_cyclotron/topobrain`: config `angular`, `radial`."""
+    """`grokkit_cyclotron/topobrain`: config `angular`, `radial`, `copies`."""
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """The network with PyTorch's default initialisation, mixing logits at zero."""
-        return TopoBrain(int(config["angular"]), int(config["radial"]))
+        return TopoBrain(int(config["angular"]), int(config["radial"]), int(config.get("copies", 1)))
 
     def signature(self, config: Mapping[str, Any]) -> Signature:
         """`states` "batch 15 4" to `state` "batch 4"; omega may be given and is not read."""
         return SIGNATURE
 
+    def stacked(self, config: Mapping[str, Any]) -> StackedForward:
+        """All seeds by batched products."""
+        return StackedTopoBrain(int(config["angular"]), int(config["radial"]), int(config.get("copies", 1)))
+
 
 class TopoBrain(nn.Module):
-    """1,821 parameters at 1 x 1, 3,841 at 4 x 2. `forward` maps "batch 15 4" to "batch 4"."""
+    """1,821 parameters at 1 x 1, 3,841 at 4 x 2. `forward` maps "batch 15 4" to "batch 4".
 
-    def __init__(self, angular: int, radial: int) -> None:
+    With `copies` every cell of the grid has that many nodes, which see the same and share out what they pass on.
+    """
+
+    def __init__(self, angular: int, radial: int, copies: int = 1) -> None:
         super().__init__()
-        self.angular, self.radial = angular, radial
+        self.angular, self.radial, self.copies = angular, radial, copies
         self.encoder = nn.Sequential(
             nn.Linear(4, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CODE)
         )
@@ -60,8 +67,8 @@ class TopoBrain(nn.Module):
 
     @property
     def nodes(self) -> int:
-        """Number of grid nodes, angular x radial."""
-        return self.angular * self.radial
+        """Number of nodes, angular x radial x copies."""
+        return self.angular * self.radial * self.copies
 
     def forward(self, states: Tensor) -> Tensor:
         """The next state "batch 4" from a window "batch 15 4"; only its last state is read.
@@ -112,39 +119,108 @@ class TopoBrain(nn.Module):
         return self.mixing().T, weight, bias
 
     def scatter(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """How often z is added to each node and with which total weight: two tensors "batch node", without gradient.
-
-        Grid positions are computed in the dtype of `code` and read as float64, as published; `trunc` rounds towards 0.
-        """
-        angle = (code[:, 1] + math.pi) / (2 * math.pi) * self.angular
-        if self.nodes == 1:  # both corners are the one node
-            part = np.modf(np.nan_to_num(angle.cpu().numpy().astype(np.float64), posinf=0.0, neginf=0.0))[0]
-            pair = np.stack((1.0 + (part > 0), 1 - part + np.maximum(part, 0.0)))
-            counts, shares = torch.from_numpy(pair).to(code).unsqueeze(2)
-            return counts, shares
-        radius = torch.sigmoid(code[:, 0]) * (self.radial - 1)
-        position = torch.stack((radius, angle)).cpu().numpy().astype(np.float64)
-        low = np.trunc(np.nan_to_num(position, nan=0.0, posinf=0.0, neginf=0.0))  # NaN reaches the output through z
-        part = position - low
-        side = np.stack((1 - part, part))  # corner, direction, sample
-        weight = np.maximum(side[:, None, 0] * side[None, :, 1], 0.0).ravel()
-        first = low.astype(np.int64)
-        corners = np.stack((first, first + 1))
-        ring, spot = np.minimum(corners[:, 0], self.radial - 1) * self.angular, corners[:, 1] % self.angular
-        node = (ring[:, None] + spot[None, :] + self.nodes * np.arange(len(code))).ravel()
-        size = self.nodes * len(code)
-        found = np.stack((np.bincount(node, weight > 0, size), np.bincount(node, weight, size)))
-        counts, shares = torch.from_numpy(found).to(code).view(2, len(code), self.nodes)
-        return counts, shares
+        """How often z is added to each node and with which total weight: two tensors "batch node", without gradient."""
+        return scatter(code, self.angular, self.radial, self.copies)
 
     def mixing(self) -> Tensor:
-        """The matrix "node node" by which node vectors are mixed: I + A x I + I x R with the published wiring."""
-        around = torch.kron(_ring(self.angular_logits), self._identity(self.radial))
-        outward = torch.kron(_ring(self.radial_logits), self._identity(self.angular))
-        return self._identity(self.nodes) + around + outward
+        """The matrix "node node" by which node vectors are mixed."""
+        return mixing(self.angular_logits, self.radial_logits, self.copies)
 
-    def _identity(self, n: int) -> Tensor:
-        return torch.eye(n, dtype=self.angular_logits.dtype, device=self.angular_logits.device)
+
+class StackedTopoBrain:
+    """The forward pass of several networks on one grid, for training: parameters "seed *shape", states "seed batch 15 4"."""
+
+    def __init__(self, angular: int, radial: int, copies: int = 1) -> None:
+        self.angular, self.radial, self.copies = angular, radial, copies
+
+    def __call__(self, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+        """The next states "seed batch 4"; the numbers of a seed do not depend on the others."""
+        (states,) = inputs
+
+        def layer(name: str, values: Tensor) -> Tensor:
+            return _affine(values, parameters[f"{name}.weight"], parameters[f"{name}.bias"])
+
+        hidden = torch.tanh(layer("encoder.2", torch.tanh(layer("encoder.0", states[:, :, -1]))))
+        code = layer("encoder.4", hidden)
+        counts, shares = scatter(code.detach().flatten(0, 1), self.angular, self.radial, self.copies)
+        seeds, batch = code.shape[:2]
+        addressed = torch.cat((counts.view(seeds, batch, -1), shares.view(seeds, batch, -1)), 1)
+        seen, share = self._mixed(addressed, parameters).chunk(2, 1)
+        entering = torch.cat((seen.unsqueeze(3) * code.unsqueeze(2), share.unsqueeze(3)), 3).flatten(1, 2)
+        living = parameters["node_in.weight"][:, :, : CODE + 1]
+        nodes = torch.tanh(_affine(entering, living, parameters["node_in.bias"])).view(seeds, batch, -1)
+        blocks = parameters["readout_in.weight"].view(seeds, -1, EMBEDDING)
+        weight = torch.bmm(blocks, parameters["node_out.weight"]).view(seeds, HIDDEN, -1)
+        summed = blocks.view(seeds, HIDDEN, -1, EMBEDDING).sum(2)
+        bias = torch.baddbmm(
+            parameters["readout_in.bias"].unsqueeze(2), summed, parameters["node_out.bias"].unsqueeze(2)
+        )
+        return layer("readout_out", torch.tanh(_affine(nodes, weight, bias.squeeze(2))))
+
+    def _mixed(self, addressed: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        """ "seed sample node" after mixing between nodes. A node that is alone meets itself three times."""
+        if addressed.shape[2] == 1:
+            return 3 * addressed
+        matrix = mixing(parameters["angular_logits"], parameters["radial_logits"], self.copies)
+        return torch.bmm(addressed, matrix.transpose(1, 2))
+
+
+def _affine(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer for each seed: "seed batch in", "seed out in", "seed out" to "seed batch out"."""
+    return torch.baddbmm(bias.unsqueeze(1), values, weight.transpose(1, 2))
+
+
+def scatter(code: Tensor, angular: int, radial: int, copies: int = 1) -> tuple[Tensor, Tensor]:
+    """How often z is added to each node and with which total weight: two tensors "batch node", without gradient.
+
+    Grid positions are computed in the dtype of `code` and read as float64, as published; `trunc` rounds towards 0.
+    """
+    if copies > 1:
+        counts, shares = scatter(code, angular, radial)
+        return counts.repeat_interleave(copies, 1), shares.repeat_interleave(copies, 1)
+    nodes = angular * radial
+    angle = (code[:, 1] + math.pi) / (2 * math.pi) * angular
+    if nodes == 1:  # both corners are the one node
+        part = np.modf(np.nan_to_num(angle.cpu().numpy().astype(np.float64), posinf=0.0, neginf=0.0))[0]
+        pair = np.stack((1.0 + (part > 0), 1 - part + np.maximum(part, 0.0)))
+        counts, shares = torch.from_numpy(pair).to(code).unsqueeze(2)
+        return counts, shares
+    radius = torch.sigmoid(code[:, 0]) * (radial - 1)
+    position = torch.stack((radius, angle)).cpu().numpy().astype(np.float64)
+    low = np.trunc(np.nan_to_num(position, nan=0.0, posinf=0.0, neginf=0.0))  # NaN reaches the output through z
+    part = position - low
+    side = np.stack((1 - part, part))  # corner, direction, sample
+    weight = np.maximum(side[:, None, 0] * side[None, :, 1], 0.0).ravel()
+    first = low.astype(np.int64)
+    corners = np.stack((first, first + 1))
+    ring, spot = np.minimum(corners[:, 0], radial - 1) * angular, corners[:, 1] % angular
+    node = (ring[:, None] + spot[None, :] + nodes * np.arange(len(code))).ravel()
+    size = nodes * len(code)
+    found = np.stack((np.bincount(node, weight > 0, size), np.bincount(node, weight, size)))
+    counts, shares = torch.from_numpy(found).to(code).view(2, len(code), nodes)
+    return counts, shares
+
+
+def mixing(angular: Tensor, radial: Tensor, copies: int = 1) -> Tensor:
+    """I + A x I + I x R with the published wiring, from logits "... a" and "... r": "... node node".
+
+    Each entry is spread evenly over the copies of its two nodes.
+    """
+    around = _kron(_ring(angular), _identity(radial))
+    outward = _kron(_ring(radial), _identity(angular))
+    cells = torch.eye(around.shape[-1], dtype=angular.dtype, device=angular.device) + around + outward
+    return cells if copies == 1 else _kron(cells, cells.new_full((copies, copies), 1 / copies))
+
+
+def _kron(left: Tensor, right: Tensor) -> Tensor:
+    """The Kronecker product of "... a a" with "r r"."""
+    size = left.shape[-1] * len(right)
+    product = left[..., :, None, :, None] * right[:, None, :]
+    return product.reshape(*left.shape[:-2], size, size)
+
+
+def _identity(logits: Tensor) -> Tensor:
+    return torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
 
 
 def _tanh(values: Tensor) -> Tensor:
@@ -158,9 +234,9 @@ def _tanh(values: Tensor) -> Tensor:
 
 
 def _ring(logits: Tensor) -> Tensor:
-    """Softmax weights on the neighbours i +- 1 of a ring, rows normalised: "n n"."""
-    rows = torch.softmax(logits, 0) * _neighbours(len(logits)).to(logits)
-    return rows / rows.sum(1, keepdim=True).clamp_min(ROW_SUM_FLOOR)
+    """Softmax weights on the neighbours i +- 1 of a ring, rows normalised: "... n" to "... n n"."""
+    rows = torch.softmax(logits, -1).unsqueeze(-2) * _neighbours(logits.shape[-1]).to(logits)
+    return rows / rows.sum(-1, keepdim=True).clamp_min(ROW_SUM_FLOOR)
 
 
 @functools.cache

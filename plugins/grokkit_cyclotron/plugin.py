@@ -17,7 +17,7 @@ SIGNATURE = Signature([STATES], [STATE], [OMEGA])
 
 @hookimpl
 def grokkit_components() -> Iterator[Component]:
-    """The task, the published architecture and its recipe."""
+    """The task, its architectures and their recipes."""
     yield TaskSpec(
         "cyclotron",
         SIGNATURE,
@@ -35,6 +35,7 @@ def grokkit_components() -> Iterator[Component]:
         config=[
             Field("angular", "int", 1, low=1, high=64, help="nodes around"),
             Field("radial", "int", 1, low=1, high=64, help="nodes outwards"),
+            Field("copies", "int", 1, low=1, high=64, help="nodes for each cell of the grid"),
         ],
         summary="encoder of the last state, scatter onto an angular x radial grid, node network, readout",
     )
@@ -60,4 +61,64 @@ def grokkit_components() -> Iterator[Component]:
             ),
         ],
         summary="the published protocol of supertopo3: one frequency, OrthogonalAdamW, stop at training MSE 5e-4",
+    )
+    yield ArchitectureSpec(
+        "grokkit_cyclotron/rotor",
+        version=1,
+        target="grokkit_cyclotron.two_state:RotorArchitecture",
+        summary="bilinear rotor of 28 numbers: learns to read the turn from two velocities and to apply it",
+    )
+    yield RecipeSpec(
+        "cyclotron/rotor",
+        task="cyclotron",
+        architecture="grokkit_cyclotron/rotor",
+        target="grokkit_cyclotron.least_squares:RotorRecipe",
+        parameters=[
+            Field("omegas", "floats", (0.8, 1.65, 2.5), low=1e-3, high=100.0, help="training frequencies [rad/s]"),
+            Field("phase", "str", "random", choices=("random", "fixed"), help="sampler: start phase of each orbit"),
+            Field("samples", "int", 400, low=1, high=10**6, help="windows at each frequency"),
+            Field("restarts", "int", 5, low=0, high=100, help="further initial states where one does not arrive"),
+        ],
+        summary="the exact rotor for every frequency: Adam, then Levenberg-Marquardt, with a restart rule",
+        dtypes=("float64",),
+    )
+    yield ArchitectureSpec(
+        "grokkit_cyclotron/two-state-mlp",
+        version=1,
+        target="grokkit_cyclotron.two_state:TwoStateMlpArchitecture",
+        config=[Field("width", "int", 48, low=1, high=4096, help="hidden units of both layers")],
+        summary="generic comparison of the rotor: a residual tanh network of the last two states",
+    )
+    yield RecipeSpec(
+        "cyclotron/curriculum",
+        task="cyclotron",
+        architecture="grokkit_cyclotron/topobrain",
+        target="grokkit_cyclotron.curriculum:Curriculum",
+        parameters=[
+            Field("angular", "int", 4, low=1, high=64, help="nodes around"),
+            Field("radial", "int", 2, low=1, high=64, help="nodes outwards"),
+            Field("omegas", "floats", (0.8, 1.65, 2.5), low=1e-3, high=100.0, help="frequency of each stage [rad/s]"),
+            Field("samples", "int", 2000, low=1, high=10**7, help="training windows a stage"),
+            Field("batch", "int", 64, low=1, high=10**6, help="windows a step"),
+            Field("epochs", "int", 26, low=1, high=10**6, help="at most, in each stage"),
+            Field("lr", "float", 0.01, low=0.0, high=10.0, help="learning rate at a stage's start, cosine to 0"),
+            Field("threshold", "float", 5e-4, low=0.0, help="a stage ends when an epoch's mean training MSE is below"),
+        ],
+        summary="the published expansion experiment: one frequency after the other",
+    )
+    yield RecipeSpec(
+        "cyclotron/generic",
+        task="cyclotron",
+        architecture="grokkit_cyclotron/two-state-mlp",
+        target="grokkit_cyclotron.generic:Generic",
+        parameters=[
+            Field("omegas", "floats", (0.8, 1.65, 2.5), low=1e-3, high=100.0, help="training frequencies [rad/s]"),
+            Field("phase", "str", "random", choices=("random", "fixed"), help="sampler: start phase of each orbit"),
+            Field("samples", "int", 512, low=1, high=10**6, help="windows at each frequency"),
+            Field("width", "int", 48, low=1, high=4096, help="hidden units of both layers"),
+            Field("adam", "int", 300, low=0, high=10**6, help="full-batch Adam steps"),
+            Field("lbfgs", "int", 150, low=0, high=10**6, help="L-BFGS iterations that follow"),
+        ],
+        summary="generic comparison of the rotor: Adam, then L-BFGS, on a residual tanh network",
+        dtypes=("float64",),
     )

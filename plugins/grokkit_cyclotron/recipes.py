@@ -37,6 +37,12 @@ class Published(GradientRecipe):
         """OrthogonalAdamW."""
         return OrthogonalAdamW(parameters, lr=settings["lr"])
 
+    def stacked_optimizer(
+        self, parameters: Sequence[nn.Parameter], settings: Mapping[str, Any]
+    ) -> torch.optim.Optimizer:
+        """OrthogonalAdamW, norms and projections taken for each seed."""
+        return OrthogonalAdamW(parameters, lr=settings["lr"], stacked=True)
+
     def batches(self, task: Task, settings: Mapping[str, Any], seed: int) -> Callable[[int], Batch]:
         """Minibatches of the fixed training set, reshuffled every epoch."""
         data = task.sample(settings["samples"], generator=stream(seed, "train"), omega=settings["omega"])
@@ -59,7 +65,7 @@ class Published(GradientRecipe):
         epoch = step // self.evaluate_every(settings)
         return float(settings["lr"]) / 2 * (1 + math.cos(math.pi * epoch / settings["epochs"]))
 
-    def stopping(self, task: Task, parameters: Mapping[str, Any]) -> Stopping:
+    def stopping(self, task: Task, parameters: Mapping[str, Any]) -> Stopping | None:
         """The published threshold on the training MSE of one epoch."""
         return Stopping("train", below=parameters["threshold"])
 
@@ -78,11 +84,14 @@ class OrthogonalAdamW(torch.optim.Optimizer):
 
     Where |g| > 0.1 |p|: g <- g - (g.p / max(p.p, 1e-8)) p. Source: the training program of grisuno/supertopo3.
     All tensors of a group are updated as one flat vector, whose state stands with the first of them; a tensor without a
-    gradient counts as one with gradient zero.
+    gradient counts as one with gradient zero. With `stacked`, the first axis of every tensor counts seeds, and each seed
+    is updated by itself.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, stacked: bool = False) -> None:
         super().__init__(list(parameters), {"lr": lr})
+        self._stacked = stacked
+        self._owners: dict[Tensor, Tensor] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -94,9 +103,14 @@ class OrthogonalAdamW(torch.optim.Optimizer):
         return None
 
     def _update(self, tensors: list[Tensor], lr: float) -> None:
-        sizes = [tensor.numel() for tensor in tensors]
-        parameter = torch.cat([tensor.view(-1) for tensor in tensors])
-        gradient = torch.cat([(torch.zeros_like(t) if t.grad is None else t.grad).view(-1) for t in tensors])
+        rows = len(tensors[0]) if self._stacked else 1
+        flat = [tensor.view(rows, -1) for tensor in tensors]
+        sizes = [part.shape[1] for part in flat]
+        owner = self._owners.get(tensors[0])
+        if owner is None:
+            owner = self._owners[tensors[0]] = torch.repeat_interleave(torch.tensor(sizes, device=flat[0].device))
+        parameter = torch.cat(flat, 1)
+        gradient = torch.cat([_gradient(tensor).view(rows, -1) for tensor in tensors], 1)
         state = self.state[tensors[0]]
         if not state:
             state |= {
@@ -106,20 +120,26 @@ class OrthogonalAdamW(torch.optim.Optimizer):
             }
         state["step"] += 1
         count = state["step"].item()
-        gradient = _orthogonal(parameter, gradient, sizes)
+        gradient = _orthogonal(parameter, gradient, owner, len(sizes))
         state["mean"].lerp_(gradient, 1 - BETAS[0])
         state["square"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         size = state["square"].sqrt().div_(math.sqrt(1 - BETAS[1] ** count)).add_(EPSILON)
         parameter.mul_(1 - lr * WEIGHT_DECAY).addcdiv_(state["mean"], size, value=-lr / (1 - BETAS[0] ** count))
-        torch._foreach_copy_([tensor.view(-1) for tensor in tensors], torch.split(parameter, sizes))
+        torch._foreach_copy_(flat, torch.split(parameter, sizes, 1))
 
 
-def _orthogonal(parameter: Tensor, gradient: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The flat gradient without its part along each tensor of `sizes`, where it is large against it."""
-    owner = torch.repeat_interleave(torch.tensor(sizes, device=parameter.device))
+def _gradient(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _orthogonal(parameter: Tensor, gradient: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The flat gradient "row number" without its part along each of `count` tensors, where it is large against it.
+
+    `owner` "number" says to which tensor a number belongs.
+    """
     both = torch.stack((gradient, parameter)).double()
     products = torch.cat((both * both, both[:1] * both[1:]))
-    sums = products.new_zeros(3, len(sizes)).index_add_(1, owner, products)
+    sums = products.new_zeros(3, len(parameter), count).index_add_(2, owner, products)
     large = sums[0] > PROJECTION**2 * sums[1]
     factors = torch.where(large, sums[2] / sums[1].clamp_min(1e-8), 0.0).to(parameter.dtype)
-    return torch.addcmul(gradient, factors[owner], parameter, value=-1)
+    return torch.addcmul(gradient, factors[:, owner], parameter, value=-1)

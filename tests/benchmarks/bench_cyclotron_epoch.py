@@ -28,10 +28,10 @@ def comparisons() -> Sequence[Comparison]:
 
 
 def _comparison(name: str) -> Comparison:
-    replica, loop = _replica(name)[1], _loop(name)[1]
+    replica, loop = _replica(name)[1], loop_training(name, SEED)[1]
 
     def check() -> str:
-        (found, step), (expected, loop_step) = _replica(name), _loop(name)
+        (found, step), (expected, loop_step) = _replica(name), loop_training(name, SEED)
         for _ in range(CHECKED):
             step()
             loop_step()
@@ -58,15 +58,15 @@ def _replica(name: str) -> Training:
     return run.result()[0].state_dict, run.step
 
 
-def _loop(name: str) -> Training:
+def loop_training(name: str, seed: int) -> Training:
     """The loop network on the same batches, from the same weights, at the same learning rates."""
     from cyclotron_loops import GRIDS, loop_of, reference, started
     from torch import Tensor
 
-    recipe, task, settings, run = started(GRIDS[name], SEED)
+    recipe, task, settings, run = started(GRIDS[name], seed)
     network = loop_of(run.result()[0], GRIDS[name])
     optimizer = reference().LoopOrthogonalAdamW(network.weights.values())
-    batches, numbers = recipe.batches(task, settings, SEED), count()
+    batches, numbers = recipe.batches(task, settings, seed), count()
 
     def step() -> None:
         number = next(numbers)

@@ -52,10 +52,10 @@ def windows(n: int, seed: int) -> Tensor:
     return states.float()
 
 
-def started(grid: tuple[int, int], seed: int) -> tuple[GradientRecipe, Task, dict[str, Any], Run]:
+def started(grid: tuple[int, int], *seeds: int) -> tuple[GradientRecipe, Task, dict[str, Any], Run]:
     """A training by the published recipe that is about to take its first step."""
     recipe, task = host().recipe("cyclotron/published"), host().task("cyclotron")
     assert isinstance(recipe, GradientRecipe)
     settings = dict(settle(recipe.spec.parameters, {"angular": grid[0], "radial": grid[1]}, "benchmark"))
-    run = recipe.start(task, settings, [seed], dtype=torch.float32, device=torch.device("cpu"))
+    run = recipe.start(task, settings, seeds, dtype=torch.float32, device=torch.device("cpu"))
     return recipe, task, settings, run

@@ -20,7 +20,7 @@ from grokkit_core.records import to_json
 
 Cli = Callable[..., Any]
 HEAVY = "{'torch', 'numpy', 'safetensors'}"
-CHANGING = {"version", "digest", "seconds", "created"}
+CHANGING = {"cost", "version", "digest", "seconds", "created"}
 
 
 def heavy_after(code: str) -> str:

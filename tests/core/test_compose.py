@@ -256,7 +256,6 @@ def row(**changes: Any) -> Row:
         "wins": True,
         "strict": True,
         "non_inferior": True,
-        "fitted": False,
     }
     return Row(**(fields | changes))
 
@@ -404,7 +403,7 @@ REFUSALS: list[tuple[tuple[str, ...], dict[str, Any], type[GrokkitError], str]] 
     (("one", "eight"), {"calibrate": {"omega": [1.0], "phi": [1.0]}}, UsageError, "contexts for omega, phi"),
     (("one", "eight"), {"calibrate": {"omega": [1.0, 4.5]}}, Incompatible, r"omega = 4\.5; expected in \[0, 4\]"),
     (("one", "eight"), {"calibrate": {"omega": [float("nan")]}}, Incompatible, "omega = nan"),
-    (("one", "eight"), {"gate": "spectral", "calibrate": {"omega": [0.0]}}, UsageError, "omega = 0"),
+    (("one", "eight"), {"gate": "spectral", "calibrate": {"omega": [0.0]}}, Incompatible, "from 0.8 to 2.5"),
     (("one", "eight"), {"gate": "spectral", "calibrate": {"omega": []}}, Incompatible, "no calibration contexts"),
 ]
 

@@ -668,7 +668,10 @@ def check_kills(root: Path, kills: Kills) -> None:
 
 
 def test_kills_tear_nothing_and_lose_nothing(library: Path, tmp_path: Path) -> None:
-    check_kills(library, kill_savers(library, Kills(40, median_save(tmp_path / "timed")), seed=1))
+    kills = kill_savers(library, Kills(40, median_save(tmp_path / "timed")), seed=1)
+    while not kills.hit and kills.median < 1:  # a machine that became busy after the timing
+        kills = kill_savers(library, Kills(40, 2 * kills.median), seed=1)
+    check_kills(library, kills)
 
 
 def test_kills_do_tear_what_a_careless_save_writes(library: Path) -> None:

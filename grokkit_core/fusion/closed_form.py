@@ -1,0 +1,127 @@
+"""Gates whose weights are solved, not learned: the best ones at some contexts, linear in between."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.fusion.optimum import Combine, best_weights
+from grokkit_core.specs import Field, settle
+from grokkit_core.task import Place, Predictor, Task
+
+MAX_KNOTS = 1_000
+_CONFIG = (
+    Field("members", "int", low=1, high=10**6),
+    Field("variable", "str"),
+    Field("knots", "floats"),
+    Field("outputs", "json"),
+)
+"""What `fit` writes and `build` reads back; `outputs` is the shape that weights have beside the member axis."""
+
+
+class Interference(Gate):
+    """The weights that minimise the squared error at each knot, in closed form; between knots they are interpolated.
+
+    Two members: a* = 1/2 + (C_22 - C_11)/(2I), clipped to [0, 1] unless `free`. More: the best weights of the simplex,
+    or with `free` the best of either sign. Beyond the outermost knots the weights stay what they are there.
+    """
+
+    combine: ClassVar[Combine] = "members"
+
+    def places(self, task: Task) -> Sequence[Place]:
+        """The task's knots, which leave its test contexts out."""
+        return task.knots or task.calibration
+
+    def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
+        """Solve at every context of `batches`, on fresh samples with targets in float64."""
+        variable = batches.variable
+        knots = sorted(float(place[variable]) for place in batches.places if variable in place)
+        if not knots:
+            raise Incompatible(
+                f"task {batches.task.spec.id} names no calibration contexts for gate {self.spec.id}",
+                hint=f"give them: --calibrate {variable}=...,...",
+            )
+        if len(set(knots)) != len(knots) or len(knots) > MAX_KNOTS:
+            raise UsageError(f"{len(knots)} knots", expected=f"at most {MAX_KNOTS} different values of {variable}")
+        solved = torch.stack([self._solve(members, batches, {variable: knot}) for knot in knots])
+        config = {
+            "members": len(members),
+            "variable": variable,
+            "knots": knots,
+            "outputs": list(solved.shape[2:]),
+        }
+        return GateState(config, {"weights": solved})
+
+    def _solve(self, members: Sequence[Predictor], batches: Calibration, place: Place) -> Tensor:
+        """The weights "member" or "member *out" at one knot, in float64."""
+        batch = batches.draw(self.options["samples"], place, exact_targets=True)
+        with torch.no_grad():
+            predictions = torch.stack([member(batch.inputs, batch.context).double().cpu() for member in members])
+        if not bool(torch.isfinite(predictions).all()):
+            where = ", ".join(f"{name} = {value:g}" for name, value in place.items())
+            raise Incompatible(f"a member's predictions at {where} are not finite", hint="verify the members first")
+        free = bool(self.options.get("free", False))
+        return best_weights(predictions, batch.targets.cpu(), free=free, combine=self.combine)
+
+    def build(self, state: GateState) -> nn.Module:
+        """The table of weights with its interpolation."""
+        config = settle(_CONFIG, state.config, f"gate {self.spec.id}")
+        return Knots(config["variable"], _knots(config["knots"]), config["members"], _shape(config["outputs"]))
+
+
+class InterferencePerOutput(Interference):
+    """As `interference`, with outputs kept apart: each has weights of its own, which breaks symmetries between them."""
+
+    combine: ClassVar[Combine] = "outputs"
+
+
+class Simplex(Interference):
+    """The least squared error over non-negative weights that sum to one, solved at each knot: min w'Cw."""
+
+
+class Knots(nn.Module):
+    """Weights "knot member *out" at values of one context variable, linear in between and constant beyond."""
+
+    def __init__(self, variable: str, knots: Sequence[float], members: int, outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.variable, self.knots = variable, tuple(knots)
+        self.weights: Tensor
+        self.register_buffer("weights", torch.empty(len(knots), members, *outputs, dtype=torch.float64))
+
+    def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
+        """Weights "member batch" or "member batch *out"."""
+        values = context[self.variable].double()
+        knots = torch.tensor(self.knots, dtype=torch.float64, device=values.device)
+        right = torch.searchsorted(knots, values).clamp(1, max(1, len(knots) - 1))
+        left = right - 1
+        if len(knots) == 1:
+            right = left
+        width = (knots[right] - knots[left]).clamp_min(torch.finfo(torch.float64).tiny)
+        share = ((values - knots[left]) / width).clamp(0.0, 1.0)
+        share = share.view(-1, *[1] * (self.weights.ndim - 1))
+        weights = self.weights.double()
+        return (weights[left] + share * (weights[right] - weights[left])).movedim(0, 1)
+
+
+def _knots(values: Sequence[float]) -> list[float]:
+    """Checked knots; raises `UsageError`."""
+    rising = all(left < right for left, right in itertools.pairwise(values))
+    if not rising or len(values) > MAX_KNOTS or not all(map(math.isfinite, values)):
+        raise UsageError(f"{len(values)} knots", expected=f"at most {MAX_KNOTS} finite numbers in rising order")
+    return [float(value) for value in values]
+
+
+def _shape(value: Any) -> list[int]:
+    """A checked shape of outputs; raises `UsageError`."""
+    if not isinstance(value, list | tuple) or len(value) > 8:
+        raise UsageError("outputs of the gate", expected="a shape of at most eight axes")
+    if not all(type(size) is int and 1 <= size < 2**31 for size in value):
+        raise UsageError("outputs of the gate", expected="sizes from 1")
+    return list(value)

@@ -1,0 +1,97 @@
+"""Networks that read the last two states of a window: the exact bilinear rotor and a generic residual network.
+
+Two states are enough and one is not: the turn q = exp(i omega dt) is the quotient of two velocities, while a reader of
+one state can only use the published sampler's fixed phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core.architecture import Architecture
+from grokkit_core.tensors import Signature
+from grokkit_cyclotron.plugin import SIGNATURE
+
+AT_REST = 1e-30
+"""Added to the squared speed [m^2/s^2 in the units of the data], so that a body at rest divides by something."""
+
+STEP_SCALE, TURN_SCALE, OUTPUT_SCALE = 20.0, 10.0, 0.01
+"""Factors of the generic network that bring differences of neighbouring states, and its correction, to order one."""
+
+
+class RotorArchitecture(Architecture):
+    """`grokkit_cyclotron/rotor`: no config."""
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """A rotor with random weights, in float64."""
+        return Rotor()
+
+    def signature(self, config: Mapping[str, Any]) -> Signature:
+        """`states` "batch 15 4" to `state` "batch 4"; omega may be given and is not read."""
+        return SIGNATURE
+
+
+class Rotor(nn.Module):
+    """28 numbers: a learned bilinear form finds the turn, two more apply it to velocity and to displacement.
+
+    With (x_a, v_a) the state before the last and (x_b, v_b) the last:
+    c = M1(v_b, v_a) / |S v_a|^2,  v' = M2(c, v_b),  x' = x_b + M3(c, x_b - x_a).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.m1, self.m2, self.m3 = (nn.Parameter(0.5 * torch.randn(2, 2, 2, dtype=torch.float64)) for _ in range(3))
+        self.s = nn.Parameter(torch.eye(2, dtype=torch.float64) + 0.1 * torch.randn(2, 2, dtype=torch.float64))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The next state "batch 4" from a window "batch time 4", time >= 2; a body at rest stays at rest."""
+        return rotate(states, self.m1, self.m2, self.m3, self.s)
+
+
+def rotate(states: Tensor, m1: Tensor, m2: Tensor, m3: Tensor, s: Tensor) -> Tensor:
+    """The rotor as a function of its weights: "batch time 4" to "batch 4"."""
+    before, last = states[:, -2], states[:, -1]
+    moved, turned = last[:, :2] - before[:, :2], last[:, 2:]
+    size = (before[:, 2:] @ s.T).square().sum(1, keepdim=True) + AT_REST
+    code = _bilinear(m1, turned, before[:, 2:]) / size
+    return torch.cat((last[:, :2] + _bilinear(m3, code, moved), _bilinear(m2, code, turned)), 1)
+
+
+def _bilinear(form: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """sum_ij form[k, i, j] first[i] second[j]: "batch 2"."""
+    pairs = (first.unsqueeze(2) * second.unsqueeze(1)).flatten(1)
+    return pairs @ form.flatten(1).T
+
+
+class TwoStateMlpArchitecture(Architecture):
+    """`grokkit_cyclotron/two-state-mlp`: config `width`."""
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """A network with PyTorch's default initialisation."""
+        return TwoStateMlp(int(config["width"]))
+
+    def signature(self, config: Mapping[str, Any]) -> Signature:
+        """`states` "batch 15 4" to `state` "batch 4"; omega may be given and is not read."""
+        return SIGNATURE
+
+
+class TwoStateMlp(nn.Module):
+    """The generic comparison: a 6-48-48-4 tanh network that corrects linear extrapolation. 2,884 parameters."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(6, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 4)
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The next state "batch 4" from a window "batch time 4", time >= 2."""
+        before, last = states[:, -2], states[:, -1]
+        change = last - before
+        features = torch.cat((STEP_SCALE * change[:, :2], TURN_SCALE * change[:, 2:], last[:, 2:]), 1)
+        correction: Tensor = self.layers(features)
+        return last + change + OUTPUT_SCALE * correction
