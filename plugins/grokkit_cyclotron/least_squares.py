@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Task, tensors_of
 from grokkit_core.training.recipe import Progress, Recipe, Run, State
-from grokkit_cyclotron.two_state import Rotor, rotate
+from grokkit_cyclotron.two_state import Rotor, rotate, rotate_jacobian
 
 VALIDATION_SAMPLES = 500
 """Per frequency."""
@@ -27,9 +27,6 @@ TRIES = 10
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-15, 1e12
 EASED, TIGHTENED = 5.0, 4.0
 LEAST_DIAGONAL = 1e-12
-SOLVED = 1e-30
-"""Mean squared residual at which iterations end: rounding of float64."""
-
 ACCEPTED = 1e-25
 """Restart rule: a start that ends above this training MSE is discarded. About one in ten stops at 1e-4 for good."""
 
@@ -38,7 +35,7 @@ class RotorRecipe(Recipe):
     """28 numbers fitted to random-phase windows of several frequencies, in float64.
 
     300 full-batch Adam steps, then Levenberg-Marquardt (Marquardt 1963: damping by the diagonal of J'J) on all
-    residuals; where the training MSE stays above 1e-25, another initial state, up to `restarts` times. A low training
+    residuals until rounding admits no further step; where the training MSE stays above 1e-25, another initial state, up to `restarts` times. A low training
     loss proves nothing about other phases or frequencies: the certificate does.
     """
 
@@ -139,7 +136,6 @@ class _Lane:
         self._seed, self._device, self._allowed = seed, device, int(settings["restarts"])
         batch = windows(task, settings, settings["samples"], seed, "train").to(torch.float64, device)
         self._states, self._targets = tensors_of(batch.inputs)[0], batch.targets
-        self._jacobian = torch.func.jacfwd(self._residuals)
         self.restarts, self.finished = 0, False
         self._begin()
 
@@ -183,7 +179,7 @@ class _Lane:
     def _solve(self) -> float:
         """One accepted step of Levenberg-Marquardt, or the end of this start."""
         residuals = self._residuals(self.weights)
-        jacobian = self._jacobian(self.weights)
+        jacobian = rotate_jacobian(self._states, *_forms(self.weights)).flatten(0, 1)
         normal, slope = jacobian.T @ jacobian, jacobian.T @ residuals
         scale = torch.diag(normal.diagonal().clamp_min(LEAST_DIAGONAL))
         before = residuals.square().sum()
@@ -198,7 +194,7 @@ class _Lane:
         else:
             after = before
         error = (after / residuals.numel()).item()
-        if not after < before or error < SOLVED or self.taken >= ADAM_STEPS + ITERATIONS:
+        if not after < before or self.taken >= ADAM_STEPS + ITERATIONS:
             self._end(error)
         return error
 

@@ -61,6 +61,32 @@ def rotate(states: Tensor, m1: Tensor, m2: Tensor, m3: Tensor, s: Tensor) -> Ten
     return torch.cat((last[:, :2] + _bilinear(m3, code, moved), _bilinear(m2, code, turned)), 1)
 
 
+def rotate_jacobian(states: Tensor, m1: Tensor, m2: Tensor, m3: Tensor, s: Tensor) -> Tensor:
+    """The derivative "batch 4 28" of `rotate` by m1, m2, m3 and s, each flattened, in this order.
+
+    The rotor is linear in each form, and in S only through 1 / |S v_a|^2, by which everything scales.
+    """
+    before, last = states[:, -2], states[:, -1]
+    slow, moved, turned = before[:, 2:], last[:, :2] - before[:, :2], last[:, 2:]
+    seen = slow @ s.T
+    size = seen.square().sum(1, keepdim=True) + AT_REST
+    code = _bilinear(m1, turned, slow) / size
+    pairs = (turned.unsqueeze(2) * slow.unsqueeze(1)).flatten(1) / size
+    rows = []
+    for form, vector in ((m3, moved), (m2, turned)):
+        by_code = torch.einsum("kij,nj->nki", form, vector)
+        by_first = (by_code.unsqueeze(3) * pairs[:, None, None]).flatten(2)
+        own = torch.zeros(len(states), 2, 2, 4, dtype=states.dtype, device=states.device)
+        for output in range(2):
+            own[:, output, output] = (code.unsqueeze(2) * vector.unsqueeze(1)).flatten(1)
+        shift = _bilinear(form, code, vector)
+        by_metric = -2 * shift.unsqueeze(2) * ((seen.unsqueeze(2) * slow.unsqueeze(1)).flatten(1) / size).unsqueeze(1)
+        other = torch.zeros_like(own.flatten(2))
+        middle = (other, own.flatten(2)) if form is m3 else (own.flatten(2), other)
+        rows.append(torch.cat((by_first, *middle, by_metric), 2))
+    return torch.cat(rows, 1)
+
+
 def _bilinear(form: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """sum_ij form[k, i, j] first[i] second[j]: "batch 2"."""
     pairs = (first.unsqueeze(2) * second.unsqueeze(1)).flatten(1)
