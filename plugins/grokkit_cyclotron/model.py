@@ -3,7 +3,7 @@
 The last state is encoded to z = (logR, phi, vnorm); z is scattered onto up to four neighbouring nodes of the grid, mixed
 between nodes, passed through one shared node network and read out. The oddities of the published program are kept: the
 first 14 states are not used, z is added at full strength to every corner, the mixing views the (radial, angular) grid as
-(angular, radial), and positions on the grid carry no gradient. See `docs/cassettes/cyclotron.md`.
+(angular, radial), and positions on the grid carry no gradient. See `docs/cyclotron.md`.
 """
 
 from __future__ import annotations
