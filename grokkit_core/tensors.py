@@ -167,16 +167,17 @@ class TensorSpec:
         domain: Domain | Iterable[float] | tuple[float, float] | str | None = None,
     ) -> None:
         _check_name(name, "tensor name")
+        shown = f"'{printable(name, 60)}'"
         for axis in axes:
             if isinstance(axis, str):
-                _check_name(axis, f"axis of '{name}'")
+                _check_name(axis, f"axis of {shown}")
             elif type(axis) is not int or axis < 1:
                 raise UsageError(
-                    f"axis {printable(repr(axis), 60)} of '{name}'", expected="a name or a positive integer"
+                    f"axis {printable(repr(axis), 60)} of {shown}", expected="a name or a positive integer"
                 )
         if not dtypes or any(dtype not in DTYPES for dtype in dtypes):
             raise UsageError(
-                f"dtypes {printable(list(dtypes), 60)} of '{name}'", expected=f"at least one of {', '.join(DTYPES)}"
+                f"dtypes {printable(list(dtypes), 60)} of {shown}", expected=f"at least one of {', '.join(DTYPES)}"
             )
         for attribute, value in (
             ("name", name),
@@ -276,7 +277,8 @@ class Signature:
         for group in (self.inputs, self.outputs, self.context):
             names = [item.name for item in group]
             if len(set(names)) != len(names):
-                raise UsageError(f"signature names a tensor twice: {', '.join(names)}", expected="distinct names")
+                listed = printable(", ".join(names), 120)
+                raise UsageError(f"signature names a tensor twice: {listed}", expected="distinct names")
 
     def variable(self, name: str) -> ContextSpec | None:
         """The context variable of that name, if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import shutil
@@ -107,7 +108,10 @@ class RunFolder:
         return path.name if path.parent == runs_home().absolute() else str(path)
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
-        """Write the state after `step`; the previous one is kept, older ones go. Raises `StoreError`."""
+        """Write the state after `step`; the previous one is kept, older ones go. Raises `StoreError`.
+
+        A state of that step that is there already is kept if it can be read.
+        """
         data = packing.pack(checkpoint.tensors)
         state = {
             "about": dict(checkpoint.about),
@@ -117,7 +121,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if step in self._steps():
-                return
+                with contextlib.suppress(GrokkitError):
+                    _read(self.path / str(step))
+                    return
+                shutil.rmtree(self.path / str(step))
             saving.write_files(self.path / str(step), {STATE: strictjson.canonical(state), TENSORS: data})
             for old in self._steps()[:-2]:
                 shutil.rmtree(self.path / str(old), ignore_errors=True)

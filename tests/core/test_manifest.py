@@ -311,6 +311,8 @@ def test_a_name_that_stands_twice_in_the_signature_is_refused(role: str) -> None
     assert "twice" in str(error)
 
 
+LONG = {"name": "x" * 4_000, "axes": [], "dtypes": ["float32"], "unit": "1", "domain": {"kind": "any"}}
+
 HOSTILE: dict[str, tuple[Path, Any]] = {
     "schema": (("schema",), [1] * 5_000),
     "axis": (("inputs", 0, "axes"), [["x" * 4_000] * 20]),
@@ -318,6 +320,10 @@ HOSTILE: dict[str, tuple[Path, Any]] = {
     "summary": (("summary",), ["x" * 4_000] * 20),
     "domain": (("inputs", 0, "domain"), {"kind": "x" * 4_000}),
     "field": (("x" * 4_000,), 1),
+    "name given twice": (("inputs",), [LONG, LONG]),
+    "name of an odd axis": (("inputs",), [{**LONG, "axes": [0]}]),
+    "name of a bad axis": (("inputs",), [{**LONG, "axes": ["a b"]}]),
+    "name of an odd dtype": (("inputs",), [{**LONG, "dtypes": []}]),
 }
 
 
