@@ -199,7 +199,7 @@ def print_composition(made: Composition, console: Console) -> None:
         _line(shown, label, [item.members[label] for item in rows])
     _line(shown, f"{made.plan.gate} fusion", [item.fused for item in rows], style="bold")
     row(shown, "  95 % interval", *(plus_minus(item.fused, item.interval) for item in rows))
-    row(shown, "  over best member", *(f"{item.ratio:.3f}" for item in rows))
+    row(shown, "  over best member", *(_ratio(item.ratio) for item in rows))
     for label in made.plan.members[:SHOWN_WEIGHTS] if rows[0].weights else ():
         row(shown, f"  weight {label}", *(f"{item.weights[label]:.3f}" for item in rows))
     row(shown, "  significant win", *("yes" if item.wins else "no" for item in rows))
@@ -218,6 +218,11 @@ def print_composition(made: Composition, console: Console) -> None:
     for line in _verdicts(made, rows):
         console.print(printable(line, 400))
     console.print(f"saved as {printable(manifest.ref)} ({manifest.digest[:19]}...)")
+
+
+def _ratio(value: float) -> str:
+    """Three places, since differences of a percent matter; where they do not, three digits."""
+    return f"{value:.3f}" if value < 100 else number(value)
 
 
 _FITTED = {"fitted": "here", "interpolated": "between", "extrapolated": "beyond", "": "-"}

@@ -118,7 +118,7 @@ def _text(value: object, cap: int = 400) -> Any:
 
 def number(value: float) -> str:
     """A figure with three digits, at most eight characters: `0.0525`, `1.53e-6`."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
+    if value == 0 or 1e-3 <= abs(value) < 999.5:
         return f"{value:#.3g}".rstrip(".")
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa

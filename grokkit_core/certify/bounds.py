@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from fractions import Fraction
 
@@ -27,13 +28,18 @@ def norm_above(entries: Iterable[Fraction]) -> Fraction:
 
 
 def round_up(value: Fraction | float) -> float:
-    """The least float of two significant digits that is not below `value`; 0 and infinity stay."""
+    """The least float of two significant digits that is not below `value`; 0 and infinity stay.
+
+    What no float can hold is infinite.
+    """
     if value <= 0 or value == math.inf:
         return max(0.0, float(value))
     exact = Fraction(value)
     exponent = math.floor(math.log10(exact.numerator) - math.log10(exact.denominator))
     unit = Fraction(10) ** (exponent - DIGITS + 1)
     count = math.ceil(exact / unit)
+    if count * unit > Fraction(sys.float_info.max):
+        return math.inf
     written = float(count * unit)
     while Fraction(written) < exact:  # the nearest float of a decimal may lie below it
         written = math.nextafter(written, math.inf)

@@ -48,8 +48,10 @@ class Interference(Gate):
                 f"task {batches.task.spec.id} names no calibration contexts for gate {self.spec.id}",
                 hint=f"give them: --calibrate {variable}=...,...",
             )
-        if len(set(knots)) != len(knots) or len(knots) > MAX_KNOTS:
-            raise UsageError(f"{len(knots)} knots", expected=f"at most {MAX_KNOTS} different values of {variable}")
+        if len(set(knots)) != len(knots):
+            raise UsageError(f"a calibration context {variable} given twice", expected="different values")
+        if len(knots) > MAX_KNOTS:
+            raise UsageError(f"{len(knots)} calibration contexts", expected=f"at most {MAX_KNOTS}")
         solved = torch.stack([self._solve(members, batches, {variable: knot}) for knot in knots])
         config = {
             "members": len(members),
@@ -97,7 +99,7 @@ class Knots(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
         """Weights "member batch" or "member batch *out"."""
-        values = context[self.variable].double()
+        values = context[self.variable].double().contiguous()  # one value for all comes expanded
         knots = torch.tensor(self.knots, dtype=torch.float64, device=values.device)
         right = torch.searchsorted(knots, values).clamp(1, max(1, len(knots) - 1))
         left = right - 1

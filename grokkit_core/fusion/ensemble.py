@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -318,8 +319,7 @@ def _entries(members: Sequence[Cassette], keys: Sequence[str]) -> tuple[list[Mem
     tensors: dict[str, Tensor] = {}
     for index, (key, group) in enumerate(_runs(members, keys)):
         prefix = f"m{index}."
-        dtype = _widest(group)
-        stacked = {prefix + name: _stack([m.tensors[name] for m in group], dtype) for name in group[0].tensors}
+        stacked = {prefix + name: _stack([m.tensors[name] for m in group]) for name in group[0].tensors}
         reference = group[0].manifest.architecture
         digest = packing.tensor_digest(stacked)
         entries.append(MemberEntry(key, reference.id, reference.version, reference.config, len(group), digest, prefix))
@@ -327,15 +327,10 @@ def _entries(members: Sequence[Cassette], keys: Sequence[str]) -> tuple[list[Mem
     return entries, tensors
 
 
-def _stack(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    stacked = torch.stack([tensor.to("cpu") for tensor in tensors])
-    return stacked.to(dtype) if stacked.is_floating_point() else stacked
-
-
-def _widest(group: Sequence[Cassette]) -> torch.dtype:
-    """float64 if a member's weights are, so that stacking loses nothing."""
-    wide = any(tensor.dtype == torch.float64 for member in group for tensor in member.tensors.values())
-    return torch.float64 if wide else torch.float32
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor with a leading member axis, in the widest dtype of its own: what a member's digests cover stays as it is."""
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return torch.stack([tensor.to("cpu", dtype) for tensor in tensors])
 
 
 def _runs(members: Sequence[Cassette], keys: Sequence[str]) -> Iterator[tuple[str, list[Cassette]]]:

@@ -311,5 +311,5 @@ def _load(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> No
     kept: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         key, _, field = name.partition(".")
-        kept.setdefault(int(key), {})[field] = tensor
+        kept.setdefault(int(key), {})[field] = tensor.clone()
     optimizer.load_state_dict({**optimizer.state_dict(), "state": kept})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.certify.compare import NON_INFERIORITY
-from grokkit_core.errors import Incompatible
+from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.compose import Composition, compose
 from grokkit_core.fusion.gate import Calibration, GateState
 from grokkit_core.fusion.gates import SpectralModule, mix
@@ -452,3 +452,45 @@ def test_published_fusions_of_twenty_pairs_are_not_inferior(tmp_path: Path, figu
     figure("saturated gates", f"{weights['saturated']} of 20", "reported")
     assert 0.055 <= fused <= 0.08
     assert counts["non-inferior"] >= 15
+
+
+def test_a_fusion_with_weights_of_two_dtypes_is_a_member_that_can_be_read(tmp_path: Path) -> None:
+    """Its gate is float64, its networks are float32; what digests cover must not be cast."""
+    inner = compose("cyclotron-1node", "cyclotron-8node", gate="interference", name="inner", library=tmp_path)
+    dtypes = {tensor.dtype for tensor in inner.cassette.tensors.values()}
+    outer = compose("inner", "cyclotron", gate="uniform", name="outer", library=tmp_path)
+    top = compose("outer", "inner", gate="uniform", name="top", library=tmp_path)
+
+    assert dtypes == {torch.float32, torch.float64}
+    for made in (outer, top):
+        read = load(made.cassette.manifest.name, library=tmp_path)
+        for name, tensor in made.cassette.tensors.items():
+            assert torch.equal(read.tensors[name], tensor), name
+    batch = windows(64, 1.2)
+    context = {"omega": batch.context["omega"]}
+    assert isinstance(batch.inputs, Tensor)
+    mean = (inner.cassette(batch.inputs, context=context) + load("cyclotron")(batch.inputs)) / 2
+    assert torch.allclose(load("outer", library=tmp_path)(batch.inputs, context=context), mean, atol=1e-6)
+
+
+def test_one_omega_for_all_samples_reaches_a_gate_of_knots_without_a_warning(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    compose("cyclotron-1node", "cyclotron-8node", gate="interference", name="knots", library=tmp_path)
+    given = tmp_path / "in.json"
+    given.write_text(str(windows(3, 1.2).inputs.tolist()))  # type: ignore[union-attr]
+
+    done = cli("--library", tmp_path, "run", "knots", "--input", given, "--context", "omega=1.2")
+    assert done.code == 0
+    assert "Warning" not in done.err
+
+
+def test_a_context_given_twice_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="omega given twice"):
+        compose(
+            "cyclotron-1node",
+            "cyclotron-8node",
+            gate="interference",
+            calibrate={"omega": [1.0, 1.0]},
+            library=tmp_path,
+        )
