@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from grokkit_core.task import Batch as Batch
     from grokkit_core.task import Task as Task
     from grokkit_core.training.train import train as train
+    from grokkit_core.transfer.grow import grow as grow
     from grokkit_core.workspace import Workspace as Workspace
     from grokkit_core.workspace import import_cassette as import_cassette
     from grokkit_core.workspace import list_cassettes as list  # noqa: F401
@@ -41,6 +42,7 @@ _HOME = {
     "Task": "task:Task",
     "Workspace": "workspace:Workspace",
     "compose": "fusion.compose:compose",
+    "grow": "transfer.grow:grow",
     "hookimpl": "hookspecs:hookimpl",
     "import_cassette": "workspace:import_cassette",
     "list": "workspace:list_cassettes",

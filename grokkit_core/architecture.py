@@ -24,11 +24,18 @@ class StackedForward(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """One affine layer as operators of general use see it: its tensors' names and the activation that follows."""
+    """One affine layer as operators of general use see it: its tensors' names and the activation that follows.
+
+    `inputs` and `outputs` name the config fields that give its sizes; empty where a size is fixed. A first layer that
+    gathers some columns of its input names them in `live`.
+    """
 
     weight: str
     bias: str | None
     activation: str
+    inputs: str = ""
+    outputs: str = ""
+    live: tuple[int, ...] = ()
 
 
 class Architecture(ABC):
@@ -60,6 +67,18 @@ class Architecture(ABC):
 
     def layers(self, config: Mapping[str, Any]) -> Sequence[Layer] | None:
         """The affine layers that transfer operators of general use work on; None when the network is opaque to them."""
+        return None
+
+    def without_gather(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of a network that stores all columns of its first layer, for architectures that may gather some."""
+        return dict(config)
+
+    def grids(self, config: Mapping[str, Any]) -> Sequence[str]:
+        """The config fields that only set a discretisation: no tensor depends on them."""
+        return ()
+
+    def live_columns(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Sequence[int] | None:
+        """The columns (last axis) of the only input that can influence the output, provably; None: unknown, or all."""
         return None
 
     def stacked(self, config: Mapping[str, Any]) -> StackedForward | None:

@@ -199,6 +199,10 @@ class Cassette:
         """The same network with another certificate."""
         return self._with(self.manifest.replace(certificate=certificate))
 
+    def with_extra(self, extra: Mapping[str, Any]) -> Cassette:
+        """The same network with these free fields in its manifest."""
+        return self._with(self.manifest.replace(extra=dict(extra)))
+
     def save(self, library: Where = None) -> Cassette:
         """Write the cassette to the library as the next version of its name; returns it with that version."""
         target = workspace(library).library.target

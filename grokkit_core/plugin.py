@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grokkit_core.hookspecs import hookimpl
-from grokkit_core.specs import ArchitectureSpec, Component, Field, FusionSpec, GateSpec
+from grokkit_core.specs import ArchitectureSpec, Component, Field, FusionSpec, GateSpec, TransferSpec
 
 
 @hookimpl
@@ -75,4 +75,29 @@ def grokkit_components() -> Iterator[Component]:
         needs="any-scalar",
         options=[samples, variable],
         summary="the best non-negative weights of any number of members at some contexts, linear in between",
+    )
+    yield TransferSpec(
+        "zero-pad",
+        target="grokkit_core.transfer.zero_pad:ZeroPad",
+        guarantee="bit-exact (implicit), to rounding (dense)",
+        summary="block-zero growth of inputs and hidden layers; stores the base and the new sizes only",
+    )
+    yield TransferSpec(
+        "widen",
+        target="grokkit_core.transfer.widen:Widen",
+        guarantee="to rounding",
+        summary="Net2Wider: hidden units duplicated, their outgoing weights shared out",
+    )
+    yield TransferSpec(
+        "regrid",
+        target="grokkit_core.transfer.regrid:Regrid",
+        guarantee="to rounding, on inputs that the coarse grid resolves",
+        summary="the same weights on a finer grid",
+    )
+    yield ArchitectureSpec(
+        "grokkit_core/embedded",
+        version=1,
+        target="grokkit_core.transfer.zero_pad:EmbeddedArchitecture",
+        config=[Field("base", "json"), Field("sizes", "json")],
+        summary="a network that reads the leading columns of a wider input",
     )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from grokkit_core.fusion.gate import Gate
     from grokkit_core.task import Task
     from grokkit_core.training.recipe import Recipe
+    from grokkit_core.transfer.operator import TransferOperator
 
 GROUP = "grokkit"
 CORE = "core"
@@ -188,6 +189,10 @@ class PluginHost:
     def fusion(self, name: str) -> Fusion:
         """The fusion of that id."""
         return cast("Fusion", self.build(self.spec(FusionSpec, name)))
+
+    def operator(self, name: str) -> TransferOperator:
+        """The transfer operator of that id."""
+        return cast("TransferOperator", self.build(self.spec(TransferSpec, name)))
 
     def gate(self, name: str, **options: Any) -> Gate:
         """The gate of that id, with these options."""

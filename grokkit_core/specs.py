@@ -20,7 +20,7 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 REQUIRED: Any = object()
 """Default of a `Field` that has none."""
 
-FieldType = Literal["int", "float", "bool", "str", "floats", "json"]
+FieldType = Literal["int", "float", "bool", "str", "floats", "ints", "json"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Field:
     def expected(self) -> str:
         """The admitted values, in words."""
         kinds = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string"}
-        text = kinds.get(self.type, "a list of numbers" if self.type == "floats" else "a value")
+        kinds |= {"floats": "a list of numbers", "ints": "a list of integers"}
+        text = kinds.get(self.type, "a value")
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if math.isfinite(self.low) and math.isfinite(self.high):
@@ -59,6 +60,8 @@ class Field:
             return True
         if self.type == "floats":
             return isinstance(value, (list, tuple)) and bool(value) and all(self._number(part) for part in value)
+        if self.type == "ints":
+            return isinstance(value, (list, tuple)) and all(self._number(part) for part in value)
         if self.type == "bool":
             return isinstance(value, bool)
         if self.type == "str":
@@ -66,7 +69,7 @@ class Field:
         return self._number(value)
 
     def _number(self, value: Any) -> bool:
-        kinds = (int,) if self.type == "int" else (int, float)
+        kinds = (int,) if self.type in ("int", "ints") else (int, float)
         if type(value) not in kinds:
             return False
         try:
@@ -78,7 +81,7 @@ class Field:
         """The value of `text` as typed on a command line (not yet checked)."""
         if self.type == "str":
             return text
-        if self.type == "floats":
+        if self.type in ("floats", "ints"):
             return [_literal(part) for part in text.split(",")]
         return _literal(text)
 

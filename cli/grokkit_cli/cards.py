@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from grokkit_core.fusion.compose import Composition
     from grokkit_core.fusion.fusion import FusionPlan
     from grokkit_core.fusion.table import Row
+    from grokkit_core.transfer.grow import Growth
+    from grokkit_core.transfer.operator import TransferPlan
 
 
 def print_card(manifest: Manifest, console: Console) -> None:
@@ -110,9 +112,16 @@ def _certificate(found: Certificate, console: Console) -> None:
         console.print(printable(line, 1_000))
     for bound in found.bounds:
         console.print(printable(f"{bound.name} <= {bound.value:.2g} [{bound.unit}]"))
-    if found.metrics:
+    measured = {baseline.metric for baseline in found.baselines}
+    plain = [item for item in found.metrics if item.name not in measured and not item.where]
+    for item in plain:
+        console.print(printable(f"{item.name} {number(item.value)} [{item.unit}]"))
+    if len(plain) < len(found.metrics) or (found.metrics and not found.baselines):
         console.print()
         console.print(_figures(found))
+    elif found.baselines:
+        told = (f"{item.name} {number(item.value)}" for item in found.baselines)
+        console.print(printable(f"baselines, {found.baselines[0].metric}: {', '.join(told)}", 1_000))
 
 
 def _figures(found: Certificate) -> Table:
@@ -189,6 +198,43 @@ def print_plan(plan: FusionPlan, console: Console) -> None:
             row(facts, role.removesuffix("s"), spec)
     console.print(facts)
     console.print("nothing was read, fitted or written (dry run)")
+
+
+def print_growth_plan(plan: TransferPlan, console: Console) -> None:
+    """What a growth would do."""
+    console.print(_growth(plan))
+    console.print("nothing was read, computed or written (dry run)")
+
+
+def print_growth(made: Growth, console: Console) -> None:
+    """What was grown, and how far the function is kept."""
+    manifest = made.cassette.manifest
+    facts = _growth(made.plan)
+    found = f"largest difference {number(made.max_abs_difference)} over {made.compared:,} samples"
+    row(
+        facts,
+        "compared",
+        "equal to the bit" + f" over {made.compared:,} samples" if not made.max_abs_difference else found,
+    )
+    row(facts, "built in", f"{made.seconds * 1000:.1f} ms, {size(manifest.weights.bytes)} of weights")
+    row(facts, "certificate", f"{manifest.certificate.verdict.upper()}: {manifest.certificate.statement}")
+    console.print(facts)
+    console.print(f"saved as {printable(manifest.ref)} ({manifest.digest[:19]}...)")
+
+
+def _growth(plan: TransferPlan) -> Table:
+    facts = _facts()
+    row(facts, "operator", plan.operator)
+    row(facts, "source", f"{plan.source.ref}  ({plan.source.digest[:19]}...)")
+    for name, value in plan.after.items():
+        before = plan.before[name]
+        row(facts, name, f"{before:,} to {value:,}" if value != before else f"{value:,}, as it is")
+    row(facts, "keeps", f"the function, {plan.guarantee}")
+    row(facts, "stores", f"{plan.parameters:,} parameters")
+    for role in ("inputs", "outputs", "context"):
+        for spec in getattr(plan.signature, role):
+            row(facts, role.removesuffix("s"), spec)
+    return facts
 
 
 def print_composition(made: Composition, console: Console) -> None:

@@ -14,6 +14,7 @@ from grokkit_cli.session import Session, common_options
 COMMANDS = {
     "compose": "fuse cassettes into one, with a gate",
     "doctor": "check the installation, the libraries and the plugins",
+    "grow": "make a cassette larger or finer without training",
     "import": "copy a cassette folder into the library",
     "list": "the cassettes that are there",
     "plugins": "the plugins that are there, and what is wrong with them",

@@ -44,6 +44,19 @@ def calibration(pairs: Sequence[str]) -> dict[str, list[float]]:
     return result
 
 
+def sizes(pairs: Sequence[str]) -> dict[str, int]:
+    """`n=2048` as `{"n": 2048}`; raises `UsageError` for what is no whole number."""
+    result: dict[str, int] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if not name or not re.fullmatch(r"[+-]?\d{1,18}", text):
+            raise UsageError(f"size '{printable(pair, 80)}'", expected="name=whole number, e.g. n=2048")
+        if name in result:
+            raise UsageError(f"size {printable(name, 60)} is given twice", expected="once")
+        result[name] = int(text)
+    return result
+
+
 def seed_range(text: str | None) -> list[int] | None:
     """`0-9` as ten seeds; raises `UsageError`."""
     if text is None:

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from grokkit_core.manifest import Manifest
     from grokkit_core.prediction import Prediction
     from grokkit_core.training.train import Trained
+    from grokkit_core.transfer.grow import Growth
+    from grokkit_core.transfer.operator import TransferPlan
 
 PLAIN_WIDTH = 140
 """Width of tables where stdout is no terminal."""
+
+LIST_WIDTH = 100
+"""Narrower than this, cassettes are listed below each other."""
 
 WHOLE = frozenset({"cassette"})
 """Columns whose cells are never broken, beside those of numbers: they are copied into the next command."""
@@ -142,6 +147,9 @@ def entries(found: Sequence[Entry]) -> None:
     if not found:
         print("no cassettes here yet: `grokkit train TASK` makes one, `grokkit tasks` shows what can be trained")
         return
+    if console().width < LIST_WIDTH:
+        _entries_below_each_other(found)
+        return
     made = table("cassette", "computes", "verdict", "parameters", "size", "source", numbers=(3, 4))
     for entry in found:
         name = f"{entry.name}@{entry.version}"
@@ -161,6 +169,22 @@ def entries(found: Sequence[Entry]) -> None:
             style="dim" if entry.problem else "",
         )
     console().print(made)
+
+
+def _entries_below_each_other(found: Sequence[Entry]) -> None:
+    """The same where there is no room for columns."""
+    from rich.padding import Padding
+
+    for entry in found:
+        manifest, name = entry.manifest, f"{entry.name}@{entry.version}"
+        if manifest is None:
+            told, facts = f"cannot be read: {entry.problem}", entry.root.source
+        else:
+            note = f"  ({entry.problem})" if entry.problem else ""
+            told, weights = manifest.summary + note, manifest.weights
+            facts = f"{manifest.certificate.verdict}, {weights.parameters:,} parameters, {size(weights.bytes)}, {entry.root.source}"
+        console().print(_text(f"{name}: {facts}"), style="bold")
+        console().print(Padding(_text(told), (0, 0, 0, 2)), style="dim" if entry.problem else "")
 
 
 def components(found: dict[str, list[dict[str, Any]]]) -> None:
@@ -213,6 +237,20 @@ def composition(made: Composition) -> None:
     from grokkit_cli.cards import print_composition
 
     print_composition(made, console())
+
+
+def growth_plan(planned: TransferPlan) -> None:
+    """The plan of `grokkit grow --dry-run`."""
+    from grokkit_cli.cards import print_growth_plan
+
+    print_growth_plan(planned, console())
+
+
+def growth(made: Growth) -> None:
+    """What `grokkit grow` did."""
+    from grokkit_cli.cards import print_growth
+
+    print_growth(made, console())
 
 
 def trained(runs: Sequence[Trained]) -> None:

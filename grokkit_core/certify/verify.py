@@ -16,11 +16,15 @@ from grokkit_core.workspace import Where, workspace
 
 @dataclass(frozen=True)
 class Verification:
-    """A cassette's recorded certificate beside the recomputed one; `reasons` say why they do not agree."""
+    """A cassette's recorded certificate beside the recomputed one; `reasons` say why they do not agree.
+
+    `notes` say what could not be checked.
+    """
 
     manifest: Manifest
     certificate: Certificate
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -39,6 +43,7 @@ class Verification:
             "baselines": to_json(found.baselines),
             "agrees": self.agrees,
             "reasons": list(self.reasons),
+            "notes": list(self.notes),
             "seed": found.seed,
             "level": found.level,
             "dtype": found.dtype,
@@ -66,5 +71,11 @@ def verify(
     with fitting_threads(cassette.manifest.weights.parameters):
         recomputed = task.certify(cassette, level=level, seed=recorded.seed if seed is None else seed)
     reasons = disagreements(recorded, recomputed, floor=task.spec.floor)
+    notes: tuple[str, ...] = ()
+    if cassette.manifest.provenance.kind == "grown":
+        from grokkit_core.transfer.recheck import recheck_growth
+
+        changed, notes = recheck_growth(cassette, place)
+        reasons += changed
     place.plugins.emit(Event("certificate", {"name": cassette.manifest.ref, "agrees": not reasons}))
-    return Verification(cassette.manifest, recomputed, reasons)
+    return Verification(cassette.manifest, recomputed, reasons, notes)

@@ -122,6 +122,20 @@ class Recipe(ABC):
     def validation(self, task: Task, parameters: Mapping[str, Any], seed: int) -> Batch:
         """Held-out samples for curves and model selection; never test samples."""
 
+    def task_for(self, task: Task, seed: int) -> Task:
+        """The task that a seed learns, where constants of the law are drawn from the seed; by default the same for all."""
+        return task
+
+    def training_set(self, task: Task, parameters: Mapping[str, Any], seed: int) -> Batch | None:
+        """A fixed training set whose metric shall stand in the curve beside the validation's; None: there is none."""
+        return None
+
+    def finish(
+        self, task: Task, parameters: Mapping[str, Any], config: Mapping[str, Any], module: nn.Module
+    ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+        """Config and tensors of the cassette from the trained network, e.g. pruned; by default as they are."""
+        return config, module.state_dict()
+
     def stopping(self, task: Task, parameters: Mapping[str, Any]) -> Stopping | None:
         """When a seed is done before the run's own end; None: never."""
         return None

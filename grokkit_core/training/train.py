@@ -250,7 +250,10 @@ def _certified(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place
     """One network as a cassette with its certificate."""
     host = place.plugins
     architecture = host.spec(ArchitectureSpec, order.recipe.architecture)
-    config = host.architecture(architecture.id).settled(recipe.config(task, order.settings))
+    built = host.architecture(architecture.id)
+    task = recipe.task_for(task, outcome.seed)
+    trained = built.settled(recipe.config(task, order.settings))
+    config, tensors = recipe.finish(task, order.settings, trained, outcome.module)
     provenance = Provenance(
         kind="trained",
         recipe=RecipeRef(order.recipe.id, dict(order.settings)),
@@ -269,8 +272,8 @@ def _certified(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place
         task=task,
         architecture=architecture,
         config=config,
-        signature=host.architecture(architecture.id).signature(config),
-        tensors=outcome.module.state_dict(),
+        signature=built.signature(config),
+        tensors=tensors,
         provenance=provenance,
         summary=recipe.summary(task, order.settings),
         plugins=host,

@@ -48,6 +48,7 @@ class Outcome:
 class _Lane:
     seed: int
     validation: Batch
+    training: Batch | None
     watch: Watch = field(default_factory=Watch)
     steps: int = 0
     seconds: float = 0.0
@@ -78,7 +79,11 @@ class Trainer:
     ) -> None:
         self.run, self.task = run, task
         self.stopping, self.grokking = recipe.stopping(task, settings), recipe.grokking(task, settings)
-        self.lanes = [_Lane(seed, recipe.validation(task, settings, seed).to(dtype, device)) for seed in seeds]
+        self.lanes = [
+            _Lane(seed, recipe.validation(task, settings, seed).to(dtype, device), _moved(own, dtype, device))
+            for seed in seeds
+            for own in [recipe.training_set(task, settings, seed)]
+        ]
         self.folder, self.about, self.emit, self.interrupted = folder, about, emit, interrupted
         self.elapsed = 0.0
         self._step = 0
@@ -142,7 +147,7 @@ class Trainer:
         self._step, self.elapsed = int(values["step"]), float(values["elapsed"])
         for index, (lane, kept) in enumerate(zip(self.lanes, values["lanes"], strict=True)):
             rows = tensors[f"curve.{index}"].tolist() if f"curve.{index}" in tensors else []
-            lane.watch = Watch([(row[0], row[1], row[2]) for row in rows], kept["total"], kept["count"])
+            lane.watch = Watch([tuple(row) for row in rows], kept["total"], kept["count"])
             lane.steps, lane.seconds, lane.stopped = kept["steps"], kept["seconds"], kept["stopped"]
         run_tensors = {name.removeprefix("run."): t for name, t in tensors.items() if name.startswith("run.")}
         self.run.restore(State(run_tensors, values["run"]))
@@ -158,7 +163,8 @@ class Trainer:
         for index, (lane, module) in enumerate(zip(self.lanes, self.run.result(), strict=True)):
             if lane.stopped or (lane.watch.rows and lane.watch.rows[-1][0] == self._step):
                 continue
-            lane.watch.record(self._step, self._validation(module, lane.validation))
+            figures = [self._metric(module, batch) for batch in (lane.validation, lane.training) if batch is not None]
+            lane.watch.record(self._step, *figures)
             lane.seconds = self.elapsed
             if lane.watch.should_stop(self.stopping):
                 lane.stopped = True
@@ -166,7 +172,7 @@ class Trainer:
             lane.stopped = lane.stopped or self.run.finished(index)
         self._report()
 
-    def _validation(self, module: nn.Module, batch: Batch) -> float:
+    def _metric(self, module: nn.Module, batch: Batch) -> float:
         was_training = module.training
         module.eval()
         with torch.inference_mode():
@@ -191,3 +197,7 @@ class Trainer:
     def _outcome(self, lane: _Lane, module: nn.Module) -> Outcome:
         grokked = grok_step(lane.watch.rows, self.grokking)
         return Outcome(lane.seed, module, lane.steps, grokked, thin(lane.watch.rows), lane.seconds)
+
+
+def _moved(batch: Batch | None, dtype: torch.dtype, device: torch.device) -> Batch | None:
+    return None if batch is None else batch.to(dtype, device)

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from grokkit_core.manifest import MAX_CURVE_ROWS, Curve
 from grokkit_core.training.recipe import Grokking, Stopping
 
-COLUMNS = ("step", "train", "validation")
+COLUMNS = ("step", "train", "validation", "train_metric")
+"""The last one only where a recipe has a fixed training set."""
 
 
 @dataclass
 class Watch:
-    """The curve of one seed: a row `(step, train, validation)` an evaluation, the training loss averaged in between."""
+    """The curve of one seed: a row `(step, train, validation, ...)` an evaluation, the training loss averaged in between."""
 
-    rows: list[tuple[float, float, float]] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
     total: float = 0.0
     count: int = 0
 
@@ -26,10 +27,10 @@ class Watch:
             self.total += loss
             self.count += 1
 
-    def record(self, step: int, validation: float) -> None:
+    def record(self, step: int, validation: float, *more: float) -> None:
         """Close a row with the average training loss since the last one."""
         train = self.total / self.count if self.count else math.nan
-        self.rows.append((float(step), train, validation))
+        self.rows.append((float(step), train, validation, *more))
         self.total, self.count = 0.0, 0
 
     def should_stop(self, rule: Stopping | None) -> bool:
@@ -67,4 +68,4 @@ def thin(rows: Sequence[Sequence[float]]) -> Curve:
     if len(good) > MAX_CURVE_ROWS:
         last = len(good) - 1
         good = [good[round(i * last / (MAX_CURVE_ROWS - 1))] for i in range(MAX_CURVE_ROWS)]
-    return Curve(COLUMNS, tuple((int(row[0]), *row[1:]) for row in good))
+    return Curve(COLUMNS[: len(good[0]) if good else 3], tuple((int(row[0]), *row[1:]) for row in good))

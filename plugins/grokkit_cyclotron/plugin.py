@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grokkit_core.hookspecs import hookimpl
-from grokkit_core.specs import ArchitectureSpec, Component, Field, RecipeSpec, TaskSpec
+from grokkit_core.specs import ArchitectureSpec, Component, Field, RecipeSpec, TaskSpec, TransferSpec
 from grokkit_core.tensors import ContextSpec, Signature, TensorSpec
 
 WINDOW = 15
@@ -121,4 +121,10 @@ def grokkit_components() -> Iterator[Component]:
         ],
         summary="generic comparison of the rotor: Adam, then L-BFGS, on a residual tanh network",
         dtypes=("float64",),
+    )
+    yield TransferSpec(
+        "grokkit_cyclotron/duplicate-and-split",
+        target="grokkit_cyclotron.transfer:DuplicateAndSplit",
+        guarantee="to rounding",
+        summary="several nodes for each cell of the published network's grid, 8 to 64 for example",
     )

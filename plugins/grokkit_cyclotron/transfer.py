@@ -8,9 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from grokkit_core.cassette import Cassette
+from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.manifest import ArchitectureRef, Manifest
+from grokkit_core.transfer.operator import (
+    ROUNDING,
+    Sizes,
+    TransferOperator,
+    TransferPlan,
+    check_target,
+    grown_task,
+)
 from grokkit_cyclotron.model import EMBEDDING, HIDDEN
+
+TOPOBRAIN = "grokkit_cyclotron/topobrain"
 
 Network = tuple[Mapping[str, Any], Mapping[str, Tensor]]
 """Config and tensors of a `grokkit_cyclotron/topobrain`."""
@@ -36,3 +50,40 @@ def duplicate_and_split(config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     grown = {name: tensor.clone() for name, tensor in tensors.items()}
     grown["readout_in.weight"] = blocks.repeat_interleave(copies, 1).flatten(1)
     return {**config, "copies": int(config.get("copies", 1)) * copies}, grown
+
+
+class DuplicateAndSplit(TransferOperator):
+    """`duplicate_and_split` for cassettes: `copies` nodes for each cell of the grid."""
+
+    def plan(self, source: Manifest, target: Sizes, **options: Any) -> TransferPlan:
+        """A multiple of the copies that there are, of a `grokkit_cyclotron/topobrain`."""
+        if source.architecture.id != TOPOBRAIN:
+            raise Incompatible(f"architecture {source.architecture.id}", expected=TOPOBRAIN)
+        architecture, config = self.architecture_of(source)
+        before = {"copies": int(config["copies"])}
+        after = check_target(target, before, source.ref)
+        if after["copies"] % before["copies"]:
+            raise Incompatible(f"copies = {after['copies']}", expected=f"a multiple of {before['copies']}")
+        try:
+            larger = architecture.settled({**config, **after})
+        except UsageError as error:
+            raise Incompatible(f"{error}") from None
+        with torch.device("meta"):
+            count = sum(tensor.numel() for tensor in architecture.build(larger).state_dict().values())
+        return TransferPlan(
+            self.spec.id,
+            source,
+            before,
+            after,
+            grown_task(source, after),
+            ArchitectureRef(architecture.spec.id, architecture.spec.version, larger),
+            architecture.signature(larger),
+            "exact in real arithmetic; to rounding of the shares here",
+            ROUNDING,
+            count,
+        )
+
+    def apply(self, source: Cassette, plan: TransferPlan) -> Mapping[str, Tensor]:
+        """The duplicated readout; all else is copied."""
+        factor = plan.after["copies"] // plan.before["copies"]
+        return duplicate_and_split(source.manifest.architecture.config, source.tensors, factor)[1]

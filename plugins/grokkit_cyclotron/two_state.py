@@ -6,13 +6,13 @@ one state can only use the published sampler's fixed phase.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture
+from grokkit_core.architecture import Architecture, Layer
 from grokkit_core.tensors import Signature
 from grokkit_cyclotron.plugin import SIGNATURE
 
@@ -99,6 +99,14 @@ class TwoStateMlpArchitecture(Architecture):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """A network with PyTorch's default initialisation."""
         return TwoStateMlp(int(config["width"]))
+
+    def layers(self, config: Mapping[str, Any]) -> Sequence[Layer]:
+        """Two hidden layers of `width`; six features in and four corrections out are fixed."""
+        return (
+            Layer("layers.0.weight", "layers.0.bias", "tanh", outputs="width"),
+            Layer("layers.2.weight", "layers.2.bias", "tanh", inputs="width", outputs="width"),
+            Layer("layers.4.weight", "layers.4.bias", "identity", inputs="width"),
+        )
 
     def signature(self, config: Mapping[str, Any]) -> Signature:
         """`states` "batch 15 4" to `state` "batch 4"; omega may be given and is not read."""

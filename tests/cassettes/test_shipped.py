@@ -36,8 +36,17 @@ def test_certificates_agree_with_any_seed(name: str, seed: int | None) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cassette_that_loses_to_a_baseline_says_so(name: str) -> None:
     certificate = gk.show(name).certificate
-    best = min(b.value for b in certificate.baselines if b.where == certificate.metrics[0].where)
-    assert (certificate.metrics[0].value > best) == ("WORSE than" in certificate.statement)
+    first = certificate.metrics[0]
+    rivals = [b.value for b in certificate.baselines if b.where == first.where and b.metric == first.name]
+    assert (bool(rivals) and first.value > min(rivals)) == ("WORSE than" in certificate.statement)
+
+
+def test_an_exact_cassette_names_the_solvers_that_are_as_good() -> None:
+    for name in ("parity-3of64", "parity-3of64-grokked"):
+        certificate = gk.show(name).certificate
+        assert certificate.verdict == "exact"
+        assert "walsh-scan and elimination" in certificate.statement
+        assert {b.name for b in certificate.baselines if b.value == 1.0} == {"walsh-scan", "elimination"}
 
 
 def test_retraining_a_shipped_cassette_gives_a_certificate_that_agrees(

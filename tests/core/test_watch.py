@@ -186,8 +186,14 @@ def test_a_curve_is_thinned_evenly() -> None:
 
 def test_a_short_curve_is_kept_whole() -> None:
     found = thin(curve(0.5, 0.25))
-    assert found.columns == COLUMNS
+    assert found.columns == COLUMNS[:3]
     assert found.rows == ((10, 1.0, 0.5), (20, 1.0, 0.25))
+
+
+def test_a_curve_with_a_metric_of_the_training_set_has_a_column_for_it() -> None:
+    found = thin([(10.0, 1.0, 0.5, 0.75)])
+    assert found.columns == COLUMNS
+    assert found.rows == ((10, 1.0, 0.5, 0.75),)
 
 
 def test_rows_that_hold_no_numbers_are_dropped() -> None:

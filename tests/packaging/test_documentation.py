@@ -57,7 +57,7 @@ def same_line(expected: str, printed: str) -> bool:
     if [part.split() for part in NUMBER.split(masked[0])] != [part.split() for part in NUMBER.split(masked[1])]:
         return False
     pairs = zip(NUMBER.findall(masked[0]), NUMBER.findall(masked[1]), strict=True)
-    return all(math.isclose(number(a), number(b), rel_tol=TOLERANCE, abs_tol=1e-12) for a, b in pairs)
+    return all(a == b or math.isclose(number(a), number(b), rel_tol=TOLERANCE, abs_tol=1e-12) for a, b in pairs)
 
 
 def number(text: str) -> float:

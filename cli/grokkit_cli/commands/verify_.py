@@ -41,6 +41,7 @@ def verify_(
     if as_json:
         render.as_json({"results": [result.to_json() for result in results]})
     else:
+        render.notes([note for result in results for note in result.notes])
         render.verifications(results)
     return 0 if all(result.agrees for result in results) else 1
 

@@ -1,0 +1,1 @@
+"""Parity: the sum modulo two of k of n bits."""
