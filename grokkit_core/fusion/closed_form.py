@@ -17,6 +17,9 @@ from grokkit_core.specs import Field, settle
 from grokkit_core.task import Place, Predictor, Task
 
 MAX_KNOTS = 1_000
+MAX_WEIGHTS = 10**9
+"""Knots times members times outputs: more than any file holds, and less than overflows a size."""
+
 _CONFIG = (
     Field("members", "int", low=1, high=10**6),
     Field("variable", "str"),
@@ -75,7 +78,10 @@ class Interference(Gate):
     def build(self, state: GateState) -> nn.Module:
         """The table of weights with its interpolation."""
         config = settle(_CONFIG, state.config, f"gate {self.spec.id}")
-        return Knots(config["variable"], _knots(config["knots"]), config["members"], _shape(config["outputs"]))
+        knots, outputs = _knots(config["knots"]), _shape(config["outputs"])
+        if len(knots) * config["members"] * math.prod(outputs) > MAX_WEIGHTS:
+            raise UsageError(f"weights of gate {self.spec.id}", expected=f"at most {MAX_WEIGHTS}")
+        return Knots(config["variable"], knots, config["members"], outputs)
 
 
 class InterferencePerOutput(Interference):

@@ -120,6 +120,11 @@ class Spectral(Gate):
 
 def mix(weights: Tensor, predictions: Tensor) -> Tensor:
     """The weighted sum over members: weights "member batch" or "member batch *out", predictions "member batch *out"."""
+    if weights.ndim < 2 or weights.shape != predictions.shape[: weights.ndim]:
+        raise Incompatible(
+            f"a gate with weights of shape {list(weights.shape)} for predictions {list(predictions.shape)}",
+            expected="weights [member, batch] or one more for each output",
+        )
     missing = predictions.ndim - weights.ndim
     shaped = weights.reshape(*weights.shape, *([1] * missing)) if missing else weights
     return (shaped.to(predictions.dtype) * predictions).sum(0)

@@ -7,22 +7,17 @@ weights that sum to one. Everything is float64; errors are formed before they ar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from grokkit_core.errors import UsageError
+from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.task import Batch, Predictor
 
 EQUAL = 1e-12
 """Members whose mean squared disagreement is below this share of their errors are one member: weights are shared."""
-
-RIDGE = 1e-15
-"""Added to the diagonal of the correlation matrix while a support is solved; relative to each member's own error, so that
-it does not drown an exact one.
-"""
 
 SMALLEST = 1e-60
 """Share of the trace that a member's error counts at least."""
@@ -147,8 +142,11 @@ def fit_weights(
     """The best weights "member" (or "member *out" with `combine="outputs"`) of any prediction callables on a batch.
 
     A predictor maps inputs and context to "batch *out": a cassette's `predict`, a baseline such as persistence, or any
-    function of that form. Within the simplex unless `free`; negligible weights are zero.
+    function of that form. Within the simplex unless `free`; negligible weights are zero. Raises `UsageError` for shapes
+    that differ and `Incompatible` for errors that are not finite.
     """
+    if not predictors:
+        raise UsageError("no predictors", expected="one or more")
     with torch.inference_mode():
         predictions = torch.stack([predict(batch.inputs, batch.context).double().cpu() for predict in predictors])
     return best_weights(predictions, batch.targets.cpu(), free=free, combine=combine).clone()
@@ -156,13 +154,28 @@ def fit_weights(
 
 def best_weights(predictions: Tensor, targets: Tensor, *, free: bool = False, combine: Combine = "members") -> Tensor:
     """As `fit_weights`, from predictions "member batch *out" and targets "batch *out"."""
+    if predictions.shape[1:] != targets.shape or not targets.numel():
+        found = f"predictions {list(predictions.shape[1:])} for targets {list(targets.shape)}"
+        raise UsageError(found, expected="one prediction of the same shape for each target")
     solve = affine_weights if free else simplex_weights
     if combine == "members" or predictions.ndim == 2:
-        return without_negligible(solve(error_covariance(predictions, targets)))
+        return _kept(solve, error_covariance(predictions, targets))
     each = error_covariance(predictions, targets, per_output=True)
     shape = each.shape[:-2]
-    weights = torch.stack([solve(matrix) for matrix in each.reshape(-1, *each.shape[-2:])])
-    return without_negligible(weights.T.reshape(-1, *shape))
+    weights = torch.stack([_kept(solve, matrix) for matrix in each.reshape(-1, *each.shape[-2:])])
+    return weights.T.reshape(-1, *shape)
+
+
+def _kept(solve: Callable[[Tensor], Tensor], covariance: Tensor) -> Tensor:
+    """Solved weights without negligible ones: the others are solved again, since they may have relied on those."""
+    if not bool(torch.isfinite(covariance).all()):
+        raise Incompatible("squared errors that are not finite", hint="look at the members' predictions first")
+    weights = solve(covariance)
+    kept = weights.abs() >= NEGLIGIBLE
+    if bool((weights[~kept] != 0).any()):
+        weights = torch.zeros_like(weights)
+        weights[kept] = _kept(solve, covariance[kept][:, kept])
+    return weights
 
 
 def _vertex(index: int, count: int) -> Tensor:
@@ -172,18 +185,33 @@ def _vertex(index: int, count: int) -> Tensor:
 
 
 def _on_support(covariance: Tensor, support: Sequence[int]) -> Tensor:
-    """The affine weights that live on a support, zero elsewhere."""
+    """The affine weights that live on a support, zero elsewhere: C w = l 1 with 1'w = 1, scaled by each member's error.
+
+    The bordered system has a solution also where C is singular: errors that cancel each other give l = 0, members that
+    are equal share (least norm). C^-1 1 has neither.
+    """
     rows = torch.tensor(support)
     if float(covariance.trace()) == 0:
         return torch.full((len(covariance),), 1 / len(covariance), dtype=torch.float64)
     part = covariance[rows][:, rows]
     scale = part.diagonal().clamp_min(SMALLEST * float(covariance.trace())).rsqrt()
-    scaled = scale.unsqueeze(1) * part * scale
-    scaled.fill_diagonal_(1.0 + RIDGE)
-    solved = scale * torch.linalg.lstsq(scaled, scale.unsqueeze(1), driver="gelsd").solution[:, 0]
+    border = scale / scale.max()
+    system = torch.zeros(len(rows) + 1, len(rows) + 1, dtype=torch.float64)
+    system[:-1, :-1] = scale.unsqueeze(1) * part * scale
+    system.diagonal()[:-1] = 1.0
+    system[:-1, -1] = system[-1, :-1] = border
+    wanted = torch.zeros(len(rows) + 1, 1, dtype=torch.float64)
+    wanted[-1] = 1.0
+    solved = border * torch.linalg.lstsq(system, wanted, rcond=EQUAL, driver="gelsd").solution[:-1, 0]
     weights = torch.zeros(len(covariance), dtype=torch.float64)
     weights[rows] = solved / solved.sum()
     return weights
+
+
+def _rounding(covariance: Tensor, weights: Tensor) -> float:
+    """How far w'Cw as computed may be from its value: errors that cancel leave nothing else."""
+    size = float(weights.abs() @ covariance.abs() @ weights.abs())
+    return len(covariance) * torch.finfo(torch.float64).eps * size
 
 
 def _by_enumeration(covariance: Tensor) -> Tensor:
@@ -193,8 +221,8 @@ def _by_enumeration(covariance: Tensor) -> Tensor:
         for support in itertools.combinations(range(count), size):
             weights = _on_support(covariance, support)
             if bool((weights >= 0).all()):
-                value = float(weights @ covariance @ weights)
-                if value < least * (1 - EQUAL):
+                value = max(0.0, float(weights @ covariance @ weights))
+                if value < least * (1 - EQUAL) - _rounding(covariance, weights):
                     best, least = weights, value
     return best
 
@@ -207,7 +235,8 @@ def _by_wolfe(covariance: Tensor) -> Tensor:
     for _ in range(20 * count):
         slope = covariance @ weights
         entering = int(slope.argmin())
-        if entering in support or float(slope[entering]) >= float(weights @ slope) * (1 - EQUAL):
+        reached = float(weights @ slope) * (1 - EQUAL) - _rounding(covariance, weights)
+        if entering in support or float(slope[entering]) >= reached:
             return weights
         support.append(entering)
         while True:
@@ -216,7 +245,7 @@ def _by_wolfe(covariance: Tensor) -> Tensor:
                 weights = wanted
                 break
             falling = [i for i in support if wanted[i] <= 0]
-            step = min(float(weights[i] / (weights[i] - wanted[i])) for i in falling)
+            step = min(float(weights[i] / (weights[i] - wanted[i])) if weights[i] > 0 else 0.0 for i in falling)
             weights = weights + step * (wanted - weights)
             leaving = min(falling, key=lambda i: float(weights[i]))
             weights[leaving] = 0.0
