@@ -7,16 +7,20 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import click
 
+from grokkit_cli.pipes import ReaderGone
 from grokkit_core.errors import GrokkitError, StoreError
 from grokkit_core.text import printable
 
 INTERRUPTED = 130
+RETRY_SECONDS = 0.02
 MESSAGE_CAP = 1_000
 NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What click from 8.2 raises for `grokkit` alone; its message is the help page."""
@@ -44,10 +48,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of a command line; see `cli.md` in the documentation for its meaning."""
-    from grokkit_cli.main import ReaderGone, cli
+    with _noticing_interrupts() as interrupts:
+        return _run(arguments, interrupts)
 
+
+class Interrupts:
+    """Handles Ctrl-C as Python does, but not while something is imported: libraries that are interrupted there swallow
+    it, end in another error or abort the process. It is then delivered as soon as the import is done.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        again, self.pressed = self.pressed and number == signal.SIGINT, True
+        if again or not _is_importing(frame) or not hasattr(signal, "setitimer"):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, self)
+        signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextlib.contextmanager
+def _noticing_interrupts() -> Iterator[Interrupts]:
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, interrupts)
+    try:
+        yield interrupts
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(arguments: Sequence[str], interrupts: Interrupts) -> int:
     debug = "--debug" in arguments
     try:
+        from grokkit_cli.main import cli
+
         result = cli.main(args=list(arguments), prog_name="grokkit", standalone_mode=False)
     except click.Abort as abort:
         return _interrupted(abort.__cause__ or abort.__context__)
@@ -57,7 +105,7 @@ def run(arguments: Sequence[str]) -> int:
         _discard_stdout()
         return 0
     except Exception as error:
-        return _failed(error, debug)
+        return _interrupted(None) if interrupts.pressed else _failed(error, debug)
     return result if isinstance(result, int) else 0
 
 

@@ -48,6 +48,8 @@ def print_card(manifest: Manifest, console: Console) -> None:
         f"{weights.parameters:,} parameters, {size(weights.bytes)}, sha256 {weights.sha256[:16]}...",
     )
     _provenance(facts, manifest.provenance)
+    for title, values in manifest.extra.items():
+        row(facts, title, settings(values) if isinstance(values, Mapping) else values)
     row(facts, "digest", manifest.digest)
     console.print(facts)
     _certificate(manifest.certificate, console)

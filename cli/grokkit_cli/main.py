@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from grokkit_cli.pipes import reader
 from grokkit_cli.session import Session, common_options
 
 COMMANDS = {
@@ -27,29 +26,17 @@ COMMANDS = {
 }
 
 
-class ReaderGone(Exception):
-    """Whoever read our output went away, which is its right; click would end the process with exit code 1."""
-
-
-@contextlib.contextmanager
-def _reader() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        raise ReaderGone from error
-
-
 class LazyGroup(click.Group):
     """Knows its commands by name and help line; loads one only to run it."""
 
     def make_context(self, *arguments: Any, **named: Any) -> click.Context:
         """As click; `--help` and `--version` print here."""
-        with _reader():
+        with reader():
             return super().make_context(*arguments, **named)
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click."""
-        with _reader():
+        with reader():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -79,6 +79,10 @@ class Run(ABC):
         """Whether a seed has ended by the run's own rule; asked after every evaluation."""
         return False
 
+    def figures(self, index: int) -> Mapping[str, Any]:
+        """What else a manifest should say of a seed's training, e.g. how often it began again; JSON values by name."""
+        return {}
+
     @abstractmethod
     def state(self) -> State:
         """Everything needed for a bit-equal resume."""

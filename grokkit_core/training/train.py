@@ -278,6 +278,7 @@ def _certified(outcome: Outcome, order: Order, recipe: Recipe, task: Task, place
         summary=recipe.summary(task, order.settings),
         plugins=host,
         components=(order.recipe,),
+        extra={"training": dict(outcome.figures)} if outcome.figures else {},
         citation=tuple(recipe.citation),
     )
     emit(Event("train.certify", {"seed": outcome.seed}))
@@ -308,6 +309,8 @@ def first_interrupt() -> Iterator[Callable[[], bool]]:
         yield pressed.is_set
         return
     before = signal.getsignal(signal.SIGINT)
+    if getattr(before, "pressed", False):  # while something loaded that swallowed it
+        pressed.set()
 
     def handle(number: int, frame: object) -> None:
         pressed.set()

@@ -42,6 +42,7 @@ class Outcome:
     grok_step: int | None
     curve: Curve
     seconds: float
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Trainer:
                 self.checkpoint()
                 saved = time.monotonic()
         self._evaluate()
-        return [self._outcome(lane, module) for lane, module in zip(self.lanes, self.run.result(), strict=True)]
+        return [self._outcome(index, module) for index, module in enumerate(self.run.result())]
 
     @property
     def step(self) -> int:
@@ -194,9 +195,11 @@ class Trainer:
         }
         self.emit(Event("train.evaluation", data))
 
-    def _outcome(self, lane: _Lane, module: nn.Module) -> Outcome:
+    def _outcome(self, index: int, module: nn.Module) -> Outcome:
+        lane = self.lanes[index]
         grokked = grok_step(lane.watch.rows, self.grokking)
-        return Outcome(lane.seed, module, lane.steps, grokked, thin(lane.watch.rows), lane.seconds)
+        figures = self.run.figures(index)
+        return Outcome(lane.seed, module, lane.steps, grokked, thin(lane.watch.rows), lane.seconds, figures)
 
 
 def _moved(batch: Batch | None, dtype: torch.dtype, device: torch.device) -> Batch | None:

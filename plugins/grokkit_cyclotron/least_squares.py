@@ -111,6 +111,10 @@ class RotorRun(Run):
         """Whether a seed has arrived or used up its starts."""
         return self._lanes[index].finished
 
+    def figures(self, index: int) -> Mapping[str, Any]:
+        """How many starts were discarded."""
+        return {"restarts": self._lanes[index].restarts}
+
     def result(self) -> Sequence[nn.Module]:
         """The networks, one a seed."""
         return [lane.module() for lane in self._lanes]

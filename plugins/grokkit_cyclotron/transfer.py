@@ -46,6 +46,8 @@ def duplicate_and_split(config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     evenly over them, and the scatter addresses the same cells. Guarantee: the same function, to rounding (max
     difference 5e-6 in float32). So a network of this kind can change its node count and keep its function.
     """
+    if copies < 1:
+        raise UsageError(f"{copies} copies", expected="at least 1")
     blocks = tensors["readout_in.weight"].view(HIDDEN, -1, EMBEDDING) / copies
     grown = {name: tensor.clone() for name, tensor in tensors.items()}
     grown["readout_in.weight"] = blocks.repeat_interleave(copies, 1).flatten(1)
