@@ -69,6 +69,12 @@ class Architecture(ABC):
         """The affine layers that transfer operators of general use work on; None when the network is opaque to them."""
         return None
 
+    def innermost(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> tuple[Architecture, Mapping[str, Any], Mapping[str, Tensor]]:
+        """The network that computes, with its own config and tensors, for architectures that only embed another."""
+        return self, config, tensors
+
     def without_gather(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The config of a network that stores all columns of its first layer, for architectures that may gather some."""
         return dict(config)

@@ -86,6 +86,14 @@ class EmbeddedArchitecture(Architecture):
         found = architecture.live_columns(settled, own)
         return found if found is not None or width is None else range(width)
 
+    def innermost(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> tuple[Architecture, Mapping[str, Any], Mapping[str, Tensor]]:
+        """The base, at its own size."""
+        base, architecture = self._base(config)
+        own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+        return architecture, architecture.settled(base.config), own
+
     def _base(self, config: Mapping[str, Any]) -> tuple[Base, Architecture]:
         base: Base = from_json(Base, config["base"], "config.base")
         if base.architecture == EMBEDDED:

@@ -114,10 +114,10 @@ def certify_rotor(task: Task, cassette: Cassette, *, level: Level, seed: int) ->
 
 def _bounds(stored: RotorBound, rounded: RotorBound) -> Sequence[Bound]:
     return (
-        Bound("velocity error / |v|", stored.velocity, "1"),
-        Bound("position error / |step|", stored.position, "1"),
-        Bound("velocity error / |v|, weights in float32", rounded.velocity, "1"),
-        Bound("position error / |step|, weights in float32", rounded.position, "1"),
+        Bound("relative_error_velocity", stored.velocity, "1"),
+        Bound("relative_error_position", stored.position, "1"),
+        Bound("relative_error_velocity_float32_weights", rounded.velocity, "1"),
+        Bound("relative_error_position_float32_weights", rounded.position, "1"),
     )
 
 
