@@ -249,7 +249,7 @@ def print_composition(made: Composition, console: Console) -> None:
     row(shown, "  95 % interval", *(plus_minus(item.fused, item.interval) for item in rows))
     row(shown, "  over best member", *(_ratio(item.ratio) for item in rows))
     for label in made.plan.members[:SHOWN_WEIGHTS] if rows[0].weights else ():
-        row(shown, f"  weight {label}", *(f"{item.weights[label]:.3f}" for item in rows))
+        row(shown, f"  weight {label}", *(_weight(item.weights[label]) for item in rows))
     row(shown, "  significant win", *("yes" if item.wins else "no" for item in rows))
     if any(item.calibration for item in rows):
         row(shown, "  gate fitted", *(_FITTED[item.calibration] for item in rows))
@@ -258,7 +258,7 @@ def print_composition(made: Composition, console: Console) -> None:
         if len(made.plan.members) == 2:
             row(shown, "  error correlation", *(f"{item.correlation[0][1]:.2f}" for item in analyses))
         _line(shown, "equal weights", [item.uniform for item in analyses], style="dim")
-        _line(shown, "best weights, fitted on test", [item.best for item in analyses], style="dim")
+        _line(shown, "best convex weights, fitted on test", [item.best for item in analyses], style="dim")
     for name in rows[0].baselines:
         _line(shown, name, [item.baselines[name] for item in rows], style="dim")
     console.print(shown)
@@ -276,6 +276,11 @@ def _ratio(value: float) -> str:
 _FITTED = {"fitted": "here", "interpolated": "between", "extrapolated": "beyond", "": "-"}
 
 
+def _weight(value: float) -> str:
+    """Three decimals, but never a small weight as none."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 5e-4 else number(value)
+
+
 def _line(target: Table, label: str, values: Sequence[float], style: str = "") -> None:
     row(target, label, *map(number, values), number(sum(values) / len(values)), style=style)
 
@@ -289,6 +294,11 @@ def _verdicts(made: Composition, rows: Sequence[Row]) -> list[str]:
         f"plainly below every member {sum(item.strict for item in rows)} of {of}; "
         f"at most 1.005 x the best member {sum(item.non_inferior for item in rows)} of {of}",
     ]
+    amplified = max(item.amplification for item in rows)
+    if amplified > 1.01:
+        lines.append(
+            f"weights of either sign, sum |w| up to {amplified:.2f}: a regression that extrapolates beyond its members"
+        )
     if is_saturated(rows):
         lines.append("the gate is saturated: in every context some weight is below 1 % or above 99 %")
     if made.worse_than:

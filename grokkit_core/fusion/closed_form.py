@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import BadWeights, Incompatible, UsageError
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.optimum import Combine, best_weights
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Place, Predictor, Task
 
 MAX_KNOTS = 1_000
+UNITY = 1e-5
+"""By which stored weights may miss a sum of one: rounding, were they ever kept in float32."""
+
 MAX_WEIGHTS = 10**9
 """Knots times members times outputs: more than any file holds, and less than overflows a size."""
 
@@ -44,11 +47,16 @@ class Interference(Gate):
 
     def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
         """Solve at every context of `batches`, on fresh samples with targets in float64."""
-        variable = batches.variable
+        variable, spec = batches.variable, batches.task.spec
+        if spec.higher_is_better:
+            raise Incompatible(
+                f"gate {self.spec.id} minimises squared errors, task {spec.id} is measured by {spec.metric}",
+                expected="a task measured by an error",
+            )
         knots = sorted(float(place[variable]) for place in batches.places if variable in place)
         if not knots:
             raise Incompatible(
-                f"task {batches.task.spec.id} names no calibration contexts for gate {self.spec.id}",
+                f"task {spec.id} names no calibration contexts for gate {self.spec.id}",
                 hint=f"give them: --calibrate {variable}=...,...",
             )
         if len(set(knots)) != len(knots):
@@ -74,6 +82,12 @@ class Interference(Gate):
             raise Incompatible(f"a member's predictions at {where} are not finite", hint="verify the members first")
         free = bool(self.options.get("free", False))
         return best_weights(predictions, batch.targets.cpu(), free=free, combine=self.combine)
+
+    def check(self, state: GateState) -> None:
+        """Raise `BadWeights` where the weights at some knot do not sum to one over the members."""
+        off = (state.tensors["weights"].double().sum(1) - 1).abs().max().item()
+        if not off <= UNITY * max(1.0, state.tensors["weights"].abs().max().item()):
+            raise BadWeights(f"weights of gate {self.spec.id} sum to one but for {off:.2g}", expected="sums of one")
 
     def build(self, state: GateState) -> nn.Module:
         """The table of weights with its interpolation."""

@@ -98,8 +98,13 @@ class EnsembleArchitecture(Architecture):
         return requiring(shared, gate.variable)
 
     def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Raise `BadWeights` where a member's tensors are not those whose digest the manifest records."""
-        for entry in parse_config(config)[0]:
+        """Raise `BadWeights` where a member's tensors are not those whose digest the manifest records, or a gate's are
+        no weights.
+        """
+        members, gate = parse_config(config)
+        own_gate = {name.removeprefix(GATE_PREFIX): t for name, t in tensors.items() if name.startswith(GATE_PREFIX)}
+        self.plugins.gate(gate.id).check(GateState(gate.config, own_gate))
+        for entry in members:
             own = {name: tensor for name, tensor in tensors.items() if name.startswith(entry.prefix)}
             if packing.tensor_digest(own) != entry.digest:
                 raise BadWeights(f"the tensors of member '{entry.key}' differ from their recorded digest")

@@ -104,6 +104,10 @@ class Gate(ABC):
     def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
         """The state fitted on calibration batches; members stay frozen. `generator` draws initial weights."""
 
+    def check(self, state: GateState) -> None:
+        """Raise `BadWeights` for tensors of the right shapes that are no weights, e.g. do not sum to one."""
+        return
+
     @abstractmethod
     def build(self, state: GateState) -> nn.Module:
         """A module whose `forward(inputs, context, predictions)` gives weights "member batch" or "member batch *out".

@@ -33,6 +33,7 @@ class Row:
     """One context of the table. `wins`: better than every member, significant in the whole table (Holm over paired tests).
 
     `strict`: below every member as a plain number; `non_inferior`: at most 0.5 % worse than the best member;
+    `amplification`: the largest sum of absolute weights, by which the fusion amplifies noise (1 for convex weights);
     `calibration`: whether the gate was fitted on this context, or on some around it ("interpolated"), or only on one side
     of it ("extrapolated"); empty for gates that read no context. `analysis` is there for squared errors of few members.
     """
@@ -49,6 +50,7 @@ class Row:
     wins: bool
     strict: bool
     non_inferior: bool
+    amplification: float = 1.0
     calibration: Standing = ""
     analysis: Analysis | None = None
 
@@ -85,6 +87,7 @@ class Row:
             "strict": self.strict,
             "non_inferior": self.non_inferior,
             "fitted": self.fitted,
+            "amplification": self.amplification,
             "calibration": self.calibration or None,
             "analysis": self.analysis.to_json() if self.analysis else None,
         }
@@ -116,9 +119,9 @@ def make_table(
             dtype=fused.dtype,
             device=fused.device,
         )
-        weights = _weights(task, fused, list(members), where, seed)
+        weights, amplification = _weights(task, fused, list(members), where, seed)
         analysis = analyse(task, members, scores, index, fused=FUSED, dtype=fused.dtype, seed=seed)
-        rows.append(_row(task, scores, weights, standing(where, seen, variable), analysis))
+        rows.append(_row(task, scores, weights, amplification, standing(where, seen, variable), analysis))
     significant = holm([row.p for row in rows])
     return tuple(replace(row, wins=won) for row, won in zip(rows, significant, strict=True))
 
@@ -134,7 +137,12 @@ def standing(where: Place, seen: Mapping[bytes, Place], variable: str) -> Standi
 
 
 def _row(
-    task: Task, scores: Scores, weights: Mapping[str, float], calibration: Standing, analysis: Analysis | None
+    task: Task,
+    scores: Scores,
+    weights: Mapping[str, float],
+    amplification: float,
+    calibration: Standing,
+    analysis: Analysis | None,
 ) -> Row:
     higher = task.spec.higher_is_better
     rivals = {name: errors for name, errors in scores.errors.items() if name.startswith(MEMBER)}
@@ -156,20 +164,24 @@ def _row(
         wins=False,
         strict=strict,
         non_inferior=is_non_inferior(own.value, list(figures.values()), higher_is_better=higher),
+        amplification=amplification,
         calibration=calibration,
         analysis=analysis,
     )
 
 
-def _weights(task: Task, fused: Cassette, names: Sequence[str], where: Place, seed: int) -> dict[str, float]:
-    """The gate's weight of each member, averaged over samples (and outputs) at one place."""
+def _weights(
+    task: Task, fused: Cassette, names: Sequence[str], where: Place, seed: int
+) -> tuple[dict[str, float], float]:
+    """The gate's weight of each member, averaged over samples (and outputs) at one place, and the largest sum |w|."""
     module = fused.module_for(fused.dtype)
     if not isinstance(module, Ensemble):
-        return {}
+        return {}, 1.0
     batch = task.sample(WEIGHT_SAMPLES, generator=stream(seed, "weights"), **where).to(fused.dtype, fused.device)
     with torch.inference_mode():
         weights: Tensor = module.parts(*tensors_of(batch.inputs), context=batch.context)[1]
-    return dict(zip(names, weights.flatten(1).mean(1).tolist(), strict=True))
+    means = weights.flatten(1).mean(1).tolist()
+    return dict(zip(names, means, strict=True)), weights.abs().sum(0).max().item()
 
 
 def better_baselines(rows: Sequence[Row], *, higher_is_better: bool = False) -> dict[str, int]:
@@ -183,8 +195,8 @@ def better_baselines(rows: Sequence[Row], *, higher_is_better: bool = False) -> 
 
 
 def is_saturated(rows: Sequence[Row]) -> bool:
-    """Whether one weight is below 1 % or above 99 % in every row."""
-    names = rows[0].weights if rows else {}
+    """Whether one weight is below 1 % or above 99 % in every row; never for weights of either sign."""
+    names = rows[0].weights if rows and all(row.amplification <= 1 + SATURATED for row in rows) else {}
     return any(
         all(row.weights[name] < SATURATED or row.weights[name] > 1 - SATURATED for row in rows) for name in names
     )
