@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import pluggy
 
 from grokkit_core import hookspecs
-from grokkit_core.errors import Incompatible, NotFound, PluginError
+from grokkit_core.errors import Incompatible, NotFound, PluginError, UsageError
 from grokkit_core.loading import Quiet, describe, quietly
 from grokkit_core.specs import (
     COMPONENT_TYPES,
@@ -157,6 +157,25 @@ class PluginHost:
     def recipes_of(self, task: str) -> list[RecipeSpec]:
         """The recipes of a task, sorted by id."""
         return [spec for spec in self.specs(RecipeSpec) if spec.task == task]
+
+    def recipe_for(self, task: TaskSpec, name: str | None) -> RecipeSpec:
+        """The recipe of that id or short name, or the task's default; raises `NotFound`, `UsageError` or `Incompatible`."""
+        own = self.recipes_of(task.id)
+        listed = ", ".join(spec.id.rpartition("/")[2] for spec in own) or "none"
+        if name is None:
+            if not own:
+                raise Incompatible(
+                    f"no installed plugin brings a recipe for task {task.id}", hint="see `grokkit tasks`"
+                )
+            default = [spec for spec in own if spec.id == task.recipe] or (own if len(own) == 1 else [])
+            if not default:
+                raise UsageError(f"task {task.id} has several recipes", expected=f"--recipe with one of {listed}")
+            return default[0]
+        for spec in own:
+            if normal(name) in (normal(spec.id), normal(spec.id.rpartition("/")[2])):
+                return spec
+        found = self.spec(RecipeSpec, name)
+        raise Incompatible(f"recipe {found.id} trains task {found.task}, not {task.id}", expected=f"one of {listed}")
 
     def cassette_roots(self) -> Iterator[tuple[str, Path]]:
         """Distribution and folder of every cassette root that plugins bring."""

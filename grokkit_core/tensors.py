@@ -378,3 +378,10 @@ def parse_context(pairs: Iterable[str]) -> Mapping[str, float]:
             raise UsageError(f"context '{printable(pair, 60)}'", expected="name=number, e.g. omega=1.5")
         result[name.strip()] = value
     return result
+
+
+def unread_context(signature: Signature, given: Iterable[str]) -> list[str]:
+    """Remarks on context variables that a signature does not declare; they are ignored, which may be a slip."""
+    known = [variable.name for variable in signature.context]
+    reads = f"; it reads {', '.join(known)}" if known else ""
+    return [f"context '{printable(name, 60)}' is not read{reads}" for name in given if name not in known]

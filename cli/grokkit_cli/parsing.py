@@ -22,10 +22,8 @@ def gate_options(host: PluginHost, gate: str | None, pairs: Sequence[str]) -> di
 
 def training_settings(host: PluginHost, task: str, recipe: str | None, pairs: Sequence[str]) -> dict[str, Any]:
     """`--set` values of a recipe, and of the constants of the task's law."""
-    from grokkit_core.training.train import find_recipe
-
     spec = host.spec(TaskSpec, task)
-    found = find_recipe(host, spec, recipe)
+    found = host.recipe_for(spec, recipe)
     return parse_settings([*found.parameters, *spec.parameters], pairs, f"recipe {found.id}")
 
 

@@ -18,7 +18,7 @@ from grokkit_core.manifest import Provenance, RecipeRef
 from grokkit_core.names import check_name
 from grokkit_core.plugins import PluginHost
 from grokkit_core.records import to_json
-from grokkit_core.specs import ArchitectureSpec, Event, RecipeSpec, TaskSpec, normal, settle
+from grokkit_core.specs import ArchitectureSpec, Event, RecipeSpec, TaskSpec, settle
 from grokkit_core.task import Task
 from grokkit_core.text import printable
 from grokkit_core.training.checkpoint import Checkpoint, RunFolder, check_circumstances, circumstances
@@ -125,31 +125,14 @@ def train(
                 _save(cassette, outcome, place, emit) for cassette, outcome in zip(certified, outcomes, strict=True)
             ]
         except KeyboardInterrupt as error:
-            raise Interrupted(trainer.folder.id, trainer.step) from error
+            raise Interrupted(order.task.id, trainer.folder.id, trainer.step) from error
         except StoreError as error:
             raise StoreError(
-                str(error), hint=f"the networks are kept, go on with --resume {trainer.folder.id}"
+                str(error),
+                hint=f"the networks are kept, go on with: grokkit train {order.task.id} --resume {trainer.folder.id}",
             ) from error
     trainer.folder.delete()
     return saved
-
-
-def find_recipe(host: PluginHost, task: TaskSpec, name: str | None) -> RecipeSpec:
-    """The recipe of that id or short name, or the task's default; raises `NotFound` or `UsageError`."""
-    own = host.recipes_of(task.id)
-    listed = ", ".join(spec.id.rpartition("/")[2] for spec in own) or "none"
-    if name is None:
-        if not own:
-            raise Incompatible(f"no installed plugin brings a recipe for task {task.id}", hint="see `grokkit tasks`")
-        default = [spec for spec in own if spec.id == task.recipe] or (own if len(own) == 1 else [])
-        if not default:
-            raise UsageError(f"task {task.id} has several recipes", expected=f"--recipe with one of {listed}")
-        return default[0]
-    for spec in own:
-        if normal(name) in (normal(spec.id), normal(spec.id.rpartition("/")[2])):
-            return spec
-    found = host.spec(RecipeSpec, name)
-    raise Incompatible(f"recipe {found.id} trains task {found.task}, not {task.id}", expected=f"one of {listed}")
 
 
 def _order(
@@ -162,7 +145,7 @@ def _order(
     dtype: str | None,
 ) -> Order:
     task = host.spec(TaskSpec, task_name)
-    recipe = find_recipe(host, task, recipe_name)
+    recipe = host.recipe_for(task, recipe_name)
     law = {field.name for field in task.parameters}
     parameters = settle(task.parameters, {k: v for k, v in given.items() if k in law}, f"task {task.id}")
     settings = settle(recipe.parameters, {k: v for k, v in given.items() if k not in law}, f"recipe {recipe.id}")
@@ -183,7 +166,7 @@ def _resumed(host: PluginHost, task: str, recipe: str | None, checkpoint: Checkp
             f"--dtype {dtype} for a run that trains in {made_with}", expected=f"--dtype {made_with}, or none"
         )
     spec = host.spec(TaskSpec, task)
-    wanted = find_recipe(host, spec, recipe) if recipe else None
+    wanted = host.recipe_for(spec, recipe) if recipe else None
     if spec.id != about["task"] or (wanted and wanted.id != about["recipe"]):
         raise Incompatible(
             f"the run trains {printable(about['recipe'], 80)} of task {printable(about['task'], 80)}",

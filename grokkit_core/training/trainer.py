@@ -27,8 +27,8 @@ Emit = Callable[[Event], None]
 class Interrupted(KeyboardInterrupt):
     """Training stopped on request after a checkpoint was saved."""
 
-    def __init__(self, run: str, step: int) -> None:
-        super().__init__(f"stopped after step {step}; go on with --resume {run}")
+    def __init__(self, task: str, run: str, step: int) -> None:
+        super().__init__(f"stopped after step {step}; go on with: grokkit train {task} --resume {run}")
         self.run, self.step = run, step
 
 
@@ -101,7 +101,7 @@ class Trainer:
                 self._evaluate()
             if self.interrupted():
                 self.checkpoint()
-                raise Interrupted(self.folder.id, self._step)
+                raise Interrupted(self.task.spec.id, self.folder.id, self._step)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self.checkpoint()
                 saved = time.monotonic()

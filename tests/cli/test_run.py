@@ -408,3 +408,13 @@ def test_altered_weights_never_predict(refused: Refused, shelf: Path, states: Pa
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert store.read_manifest(shelf / "alpha" / "1")
     refused(3, "run", "alpha", "--input", states, "--library", shelf, says=("alpha@1", "altered"))
+
+
+def test_a_context_that_nobody_reads_is_named(cli: Cli, states: Path) -> None:
+    done = cli("run", NODE, "--input", states, "--context", "omga=1.5")
+    assert done.code == 0
+    assert done.err.splitlines()[0] == "grokkit: context 'omga' is not read; it reads omega"
+
+
+def test_a_context_that_is_declared_is_not_remarked(cli: Cli, states: Path) -> None:
+    assert "not read" not in cli("run", NODE, "--input", states, "--context", "omega=1.5").err

@@ -199,7 +199,9 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(cli: Cli, ctrl_c: Calla
     ctrl_c(7)
     done = cli("train", "cyclotron", *LONGER, "--library", library)
     assert (done.code, done.out) == (130, "")
-    assert done.err.strip().splitlines() == [f"grokkit: stopped after step 7; go on with --resume {only_run().name}"]
+    assert done.err.strip().splitlines() == [
+        f"grokkit: stopped after step 7; go on with: grokkit train cyclotron --resume {only_run().name}"
+    ]
     assert not list(library.rglob("*"))
 
 

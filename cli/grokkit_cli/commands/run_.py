@@ -6,7 +6,7 @@ import click
 
 from grokkit_cli import render
 from grokkit_cli.session import CassetteRef, Session, device_option, dtype_option, verb
-from grokkit_core.tensors import parse_context
+from grokkit_core.tensors import parse_context, unread_context
 
 
 @verb
@@ -42,13 +42,16 @@ def run_(
     dtype: str | None,
 ) -> None:
     """Predict on a file. With --steps a rollout, written as it is computed, with the drift of invariants."""
+    given = parse_context(context)
+    manifest = session.workspace.library.find(ref).manifest
+    render.notes(unread_context(manifest.signature, given) if manifest else ())
     from grokkit_core.prediction import run
 
     show_each = None if as_json or output else render.outputs
     made = run(
         ref,
         source,
-        context=parse_context(context),
+        context=given,
         key=key,
         steps=steps,
         output=output,

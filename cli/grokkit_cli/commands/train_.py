@@ -24,7 +24,7 @@ from grokkit_core.errors import UsageError
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    help="Of weights and training; default: float32, or what the resumed run has.",
+    help="Of weights and training; default: the recipe's own, or what the resumed run has.",
 )
 def train_(
     session: Session,
@@ -41,20 +41,21 @@ def train_(
     dtype: str | None,
 ) -> None:
     """Train a cassette, certify it and save it. Ctrl-C saves a checkpoint to go on from; a second one leaves at once."""
-    from grokkit_core.training.train import train
-
     if (seed is not None and seeds) or (resume is not None and (seed is not None or seeds or settings or name)):
         raise UsageError(
             "options that exclude each other",
             expected="--seed or --seeds; --resume with neither, nor --set or --name",
         )
+    wanted = seed_range(seeds)
     given = training_settings(session.host, task, recipe, settings) if resume is None else {}
+    from grokkit_core.training.train import train
+
     with TrainingView(enabled=render.live_allowed()) as view:
         runs = train(
             task,
             recipe=recipe,
             seed=seed or 0,
-            seeds=seed_range(seeds),
+            seeds=wanted,
             settings=given,
             name=name,
             resume=resume,
