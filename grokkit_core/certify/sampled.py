@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from grokkit_core.certify.rates import clopper_pearson, tolerance_bound
 from grokkit_core.certify.scores import CONFIDENCE, Scores, measure
 from grokkit_core.errors import UsageError
 from grokkit_core.manifest import Baseline, Certificate, Level, Metric
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 SAMPLES: Mapping[Level, int] = {"full": 20_000, "quick": 2_000}
 """Samples per row of the table at each level."""
+
+COVERAGE = 0.99
+"""Share of the distribution for which a distribution-free limit is stated (order statistics, Wilks 1941)."""
 
 MODEL = "model"
 BASELINE = "baseline:"
@@ -101,7 +105,7 @@ def _statement(task: Task, scores: Sequence[Scores]) -> str:
     mean = sum(score.mean(MODEL) for score in scores) / len(scores)
     count = len(scores)
     over = f"over {count} contexts, " if count > 1 else ""
-    text = f"mean {task.spec.metric} {mean:.3g} {over}{scores[0].n} samples each"
+    text = f"mean {task.spec.metric} {mean:.3g} {over}{scores[0].n} samples each{_tail(task, scores)}"
     lost = better_baselines(task, scores)
     if not lost:
         ties = sum(
@@ -110,6 +114,21 @@ def _statement(task: Task, scores: Sequence[Scores]) -> str:
         equal = f", a baseline is as good in {ties}" if ties else ""
         return f"{text}; better than every baseline in {count - ties} of {count}{equal}"
     return f"{text}; WORSE than " + ", ".join(f"{name} ({times} of {count})" for name, times in lost.items())
+
+
+def _tail(task: Task, scores: Sequence[Scores]) -> str:
+    """What holds for nearly all inputs of the sampled distribution, without an assumption on its shape."""
+    found = [score.errors[MODEL] for score in scores]
+    if task.spec.higher_is_better:
+        if not all(bool(((values == 0) | (values == 1)).all()) for values in found):
+            return ""
+        limits = [clopper_pearson(int((v == 0).sum()), len(v), CONFIDENCE, one_sided=True)[1] for v in found]
+        return f"; wrong on at most {max(limits):.2g} of inputs ({CONFIDENCE:.0%} confidence)"
+    try:
+        limit = max(tolerance_bound(values, coverage=COVERAGE, confidence=CONFIDENCE) for values in found)
+    except UsageError:  # too few samples to say so
+        return ""
+    return f"; {COVERAGE:.0%} of samples below {limit:.3g} ({CONFIDENCE:.0%} confidence)"
 
 
 def better_baselines(task: Task, scores: Sequence[Scores]) -> dict[str, int]:

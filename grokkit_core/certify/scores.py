@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from grokkit_core.certify.rates import clopper_pearson
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Place, Predictor, Task, floating_dtype, tensors_of
 
@@ -55,19 +56,18 @@ class Scores:
 
 
 def figure(values: Tensor) -> Figure:
-    """The mean of per-sample values "n"; for a share of zeros and ones the interval is Wilson's, else normal."""
+    """The mean of per-sample values "n"; for a share of zeros and ones the interval is exact (Clopper and Pearson), else normal."""
     n, mean = len(values), values.mean().item()
     if bool(((values == 0) | (values == 1)).all()):
-        return Figure(mean, math.sqrt(mean * (1 - mean) / n), _wilson(mean, n))
+        return Figure(mean, math.sqrt(mean * (1 - mean) / n), _exact(values))
     stderr = (values.std() / math.sqrt(n)).item() if n > 1 else 0.0
     return Figure(mean, stderr, (mean - Z * stderr, mean + Z * stderr))
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval for a share (Wilson 1927), honest at 0 and 1 too."""
-    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def _exact(values: Tensor) -> tuple[float, float]:
+    """The exact two-sided interval of a share of ones."""
+    low, high = clopper_pearson(int((values == 0).sum()), len(values), CONFIDENCE)
+    return 1 - high, 1 - low
 
 
 def measure(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grokkit_core.certify import scores
-from grokkit_core.certify.scores import Z, batch_digest, errors_of, figure, measure
+from grokkit_core.certify.scores import batch_digest, errors_of, figure, measure
 from grokkit_core.plugins import host
 from grokkit_core.specs import TaskSpec
 from grokkit_core.streams import stream
@@ -68,25 +68,29 @@ def test_a_wide_interval_covers_the_truth_about_95_times_in_100() -> None:
     assert 0.92 < covered / 2_000 < 0.97
 
 
+def binomial_tail(n: int, least: int, share: float) -> float:
+    """The probability of at least so many successes."""
+    return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(least, n + 1))
+
+
 @LAW
-@given(st.integers(1, 400), st.floats(0, 1))
-def test_the_interval_of_a_share_is_wilsons(n: int, share: float) -> None:
+@given(st.integers(1, 60), st.floats(0, 1))
+def test_the_interval_of_a_share_is_clopper_and_pearsons(n: int, share: float) -> None:
     right = round(share * n)
-    found = figure(torch.tensor([1.0] * right + [0.0] * (n - right), dtype=torch.float64))
-    for bound in found.interval:
-        assert 0.0 <= bound <= 1.0
-        assert n * (found.value - bound) ** 2 == pytest.approx(Z * Z * bound * (1 - bound), abs=1e-9)
+    low, high = figure(torch.tensor([1.0] * right + [0.0] * (n - right), dtype=torch.float64)).interval
+    assert (low == 0) if right == 0 else binomial_tail(n, right, low) == pytest.approx(0.025, rel=1e-6)
+    assert (high == 1) if right == n else 1 - binomial_tail(n, right + 1, high) == pytest.approx(0.025, rel=1e-6)
 
 
-def test_wilsons_interval_of_a_known_case() -> None:
+def test_the_exact_interval_of_a_known_case() -> None:
     found = figure(torch.tensor([1.0] * 8 + [0.0] * 2))
-    assert found.interval == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert found.interval == pytest.approx((0.4439045, 0.9747893), abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_perfect_share_is_not_claimed_to_be_certain(share: float) -> None:
     low, high = figure(torch.full((100,), share)).interval
-    assert high - low == pytest.approx(0.037, abs=1e-3)
+    assert high - low == pytest.approx(1 - 0.025 ** (1 / 100), abs=1e-6)
 
 
 # -- measuring -----------------------------------------------------------------------------------------------------
