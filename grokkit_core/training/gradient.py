@@ -188,9 +188,9 @@ class GradientRun(Run):
         self.count = int(state.values["step"])
         self._stopped = [bool(stopped) for stopped in state.values["stopped"]]
         for index, module in enumerate(self._modules):
-            module.load_state_dict(_under(f"{index}.model.", state.tensors))
+            module.load_state_dict(state.part(f"{index}.model."))
         active = [index for index, stopped in enumerate(self._stopped) if not stopped]
-        kept = {index: _under(f"{index}.optimizer.", state.tensors) for index in active}
+        kept = {index: state.part(f"{index}.optimizer.") for index in active}
         self._groups = self._grouped(active, kept)
 
 
@@ -199,10 +199,6 @@ def _initialised(build: Callable[[Mapping[str, Any]], nn.Module], config: Mappin
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "weights"))
         return build(config)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 Sample = tuple[tuple[Tensor, ...], Tensor]

@@ -96,6 +96,29 @@ class TransferOperator(ABC):
         """How outputs of the grown network become outputs of the source; by default they stay."""
         return outputs
 
+    def resized(
+        self, source: Manifest, before: Sizes, after: Sizes, *, guarantee: str, tolerance: float
+    ) -> TransferPlan:
+        """The plan whose result is the source's own architecture with other sizes in its config."""
+        architecture, config = self.architecture_of(source)
+        try:
+            larger = architecture.settled({**config, **after})
+            architecture.check(larger)
+        except UsageError as error:
+            raise Incompatible(f"{error}") from None
+        return TransferPlan(
+            self.spec.id,
+            source,
+            before,
+            after,
+            grown_task(source, after),
+            ArchitectureRef(architecture.spec.id, architecture.spec.version, larger),
+            architecture.signature(larger),
+            guarantee,
+            tolerance,
+            parameters_of(architecture, larger),
+        )
+
     def architecture_of(self, source: Manifest) -> tuple[Architecture, dict[str, Any]]:
         """The installed architecture behind a manifest, with its settled config."""
         architecture = self.plugins.architecture(source.architecture.id)
@@ -124,6 +147,14 @@ def grown_task(source: Manifest, after: Sizes) -> TaskRef:
     """The source's task, with those constants of the law that are sizes of the network at their new values."""
     own = source.task.parameters
     return TaskRef(source.task.id, {**own, **{name: value for name, value in after.items() if name in own}})
+
+
+def parameters_of(architecture: Architecture, config: Mapping[str, Any]) -> int:
+    """The number of parameters of a network of this config, without allocating it."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(tensor.numel() for tensor in architecture.build(config).state_dict().values())
 
 
 def sizes_of(names: Sequence[str], config: Mapping[str, Any]) -> dict[str, int]:

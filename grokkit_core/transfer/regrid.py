@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.manifest import ArchitectureRef, Manifest
+from grokkit_core.errors import Incompatible
+from grokkit_core.manifest import Manifest
 from grokkit_core.task import Inputs, map_tensors
 from grokkit_core.tensors import Signature
-from grokkit_core.transfer.operator import Sizes, TransferOperator, TransferPlan, check_target, grown_task, sizes_of
+from grokkit_core.transfer.operator import Sizes, TransferOperator, TransferPlan, check_target, sizes_of
 
 GUARANTEE = "equal on inputs that the coarse grid resolves (below its Nyquist frequency), to rounding"
 
@@ -31,23 +31,7 @@ class Regrid(TransferOperator):
         if not before:
             raise Incompatible(f"architecture {source.architecture.id} has no grid that can be refined")
         after = check_target(target, before, source.ref)
-        try:
-            finer = architecture.settled({**config, **after})
-            architecture.check(finer)
-        except UsageError as error:
-            raise Incompatible(f"{error}") from None
-        return TransferPlan(
-            self.spec.id,
-            source,
-            before,
-            after,
-            grown_task(source, after),
-            ArchitectureRef(architecture.spec.id, architecture.spec.version, finer),
-            architecture.signature(finer),
-            GUARANTEE,
-            math.inf,
-            source.weights.parameters,
-        )
+        return self.resized(source, before, after, guarantee=GUARANTEE, tolerance=math.inf)
 
     def apply(self, source: Cassette, plan: TransferPlan) -> Mapping[str, Tensor]:
         """The tensors as they are."""

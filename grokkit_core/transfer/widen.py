@@ -10,15 +10,14 @@ from torch import Tensor
 
 from grokkit_core.architecture import Layer
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.manifest import ArchitectureRef, Manifest
+from grokkit_core.errors import Incompatible
+from grokkit_core.manifest import Manifest
 from grokkit_core.transfer.operator import (
     ROUNDING,
     Sizes,
     TransferOperator,
     TransferPlan,
     check_target,
-    grown_task,
     sizes_of,
 )
 
@@ -40,24 +39,7 @@ class Widen(TransferOperator):
         if not before:
             raise Incompatible(f"architecture {source.architecture.id} does not declare hidden layers that widen")
         after = check_target(target, before, f"{source.ref}, as a hidden layer,")
-        try:
-            larger = architecture.settled({**config, **after})
-        except UsageError as error:
-            raise Incompatible(f"{error}") from None
-        with torch.device("meta"):
-            count = sum(tensor.numel() for tensor in architecture.build(larger).state_dict().values())
-        return TransferPlan(
-            self.spec.id,
-            source,
-            before,
-            after,
-            grown_task(source, after),
-            ArchitectureRef(architecture.spec.id, architecture.spec.version, larger),
-            architecture.signature(larger),
-            GUARANTEE,
-            ROUNDING,
-            count,
-        )
+        return self.resized(source, before, after, guarantee=GUARANTEE, tolerance=ROUNDING)
 
     def apply(self, source: Cassette, plan: TransferPlan) -> Mapping[str, Tensor]:
         """Duplicated rows, duplicated and divided columns."""

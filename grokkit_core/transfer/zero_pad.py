@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.architecture import Architecture, Layer
-from grokkit_core.cassette import Cassette, build_module
+from grokkit_core.cassette import Cassette
 from grokkit_core.errors import BadManifest, Incompatible, UsageError
 from grokkit_core.manifest import ArchitectureRef, Manifest, Positive
 from grokkit_core.records import from_json, to_json
@@ -24,6 +24,7 @@ from grokkit_core.transfer.operator import (
     TransferPlan,
     check_target,
     grown_task,
+    parameters_of,
     sizes_of,
 )
 
@@ -140,7 +141,7 @@ class ZeroPad(TransferOperator):
         except UsageError as error:
             raise Incompatible(f"{error}") from None
         reference = self._dense(base, larger) if dense else self._implicit(base, config, after)
-        count = _stored(base, larger) if dense else source.weights.parameters
+        count = parameters_of(base, base.without_gather(larger)) if dense else source.weights.parameters
         if dense and 4 * count > MOST_DENSE_BYTES:
             raise Incompatible(
                 f"the dense form has {count:,} parameters, {4 * count / 1e9:,.1f} GB",
@@ -227,15 +228,3 @@ def padded(layers: Sequence[Layer], tensors: Mapping[str, Tensor], after: Sizes)
             bias = tensors[layer.bias]
             grown[layer.bias] = torch.cat((bias, bias.new_zeros(rows - len(bias))))
     return grown
-
-
-def _stored(architecture: Architecture, config: Mapping[str, Any]) -> int:
-    """Parameters of the dense form, without allocating it."""
-    with torch.device("meta"):
-        module = architecture.build(architecture.without_gather(config))
-    return sum(tensor.numel() for tensor in module.state_dict().values())
-
-
-def build_grown(architecture: Architecture, plan: TransferPlan, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The grown network of a plan."""
-    return build_module(architecture, plan.architecture.config, tensors)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.streams import stream
-from grokkit_core.task import Batch, Task, tensors_of
-from grokkit_core.training.gradient import VALIDATION_SAMPLES, GradientRun, epochs
-from grokkit_core.training.recipe import Progress, Run, State
-from grokkit_cyclotron.recipes import Published
+from grokkit_core.task import Batch, Task
+from grokkit_core.training.gradient import GradientRun, epochs
+from grokkit_core.training.lanes import Lane, LanesRun
+from grokkit_core.training.recipe import Run, State
+from grokkit_cyclotron.recipes import WINDOWS_EACH, Published, windows
 
 
 class Curriculum(Published):
@@ -35,20 +36,11 @@ class Curriculum(Published):
         """A run in which each seed goes through the stages by itself."""
         stage = _Stage(self.spec)
         stage.plugins = self.plugins
-        return CurriculumRun(
-            [_Lane(_starter(stage, task, parameters, seed, dtype, device), parameters) for seed in seeds]
-        )
+        return LanesRun([_Stages(_starter(stage, task, parameters, seed, dtype, device), parameters) for seed in seeds])
 
     def validation(self, task: Task, parameters: Mapping[str, Any], seed: int) -> Batch:
         """Fresh windows of all frequencies."""
-        n = VALIDATION_SAMPLES // len(parameters["omegas"])
-        parts = [
-            task.sample(n, generator=stream(seed, "validation", index), omega=omega)
-            for index, omega in enumerate(parameters["omegas"])
-        ]
-        context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
-        inputs = torch.cat([tensors_of(part.inputs)[0] for part in parts])
-        return Batch(inputs, torch.cat([part.targets for part in parts]), context)
+        return windows(task, {**parameters, "phase": "fixed"}, WINDOWS_EACH, seed, "validation")
 
     def stopping(self, task: Task, parameters: Mapping[str, Any]) -> None:
         """The stages have rules of their own."""
@@ -90,13 +82,13 @@ def _starter(
     return start
 
 
-class _Lane:
+class _Stages(Lane):
     """One seed: its stage, that stage's run, and the training loss summed over the epoch so far."""
 
     def __init__(self, starter: Starter, settings: Mapping[str, Any]) -> None:
         self._starter, self._stages, self._threshold = starter, len(settings["omegas"]), settings["threshold"]
         self._per_epoch = math.ceil(settings["samples"] / settings["batch"])
-        self.stage, self.total, self.finished = 0, 0.0, False
+        self.stage, self.total = 0, 0.0
         self.run = starter(0, None)
 
     def step(self) -> tuple[float, bool]:
@@ -122,57 +114,17 @@ class _Lane:
         """The network's tensors as they are."""
         return {name: tensor.clone() for name, tensor in self.run.result()[0].state_dict().items()}
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.stage, self.total, self.finished = values["stage"], values["total"], values["finished"]
-        self.run = self._starter(self.stage, None)
-        self.run.restore(State(tensors, values["run"]))
-
-
-class CurriculumRun(Run):
-    """Seeds in turn, each in a stage of its own."""
-
-    def __init__(self, lanes: Sequence[_Lane]) -> None:
-        self._lanes = lanes
-        self.count = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every seed has gone through its stages."""
-        return all(lane.finished for lane in self._lanes)
-
-    def step(self) -> Progress:
-        """One optimiser step of every seed that has not finished."""
-        results = [(math.nan, False) if lane.finished else lane.step() for lane in self._lanes]
-        self.count += 1
-        return Progress(self.count, [loss for loss, _ in results], any(ended for _, ended in results))
-
-    def stop(self, index: int) -> None:
-        """End the training of one seed."""
-        self._lanes[index].finished = True
-
-    def finished(self, index: int) -> bool:
-        """Whether a seed has gone through its stages."""
-        return self._lanes[index].finished
-
-    def result(self) -> Sequence[nn.Module]:
-        """The networks, one a seed."""
-        return [lane.run.result()[0] for lane in self._lanes]
+    def network(self) -> nn.Module:
+        """The network as it is."""
+        return self.run.result()[0]
 
     def state(self) -> State:
-        """Each seed's stage and the state of its run."""
-        states = [lane.run.state() for lane in self._lanes]
-        tensors = {f"{i}.{name}": t for i, state in enumerate(states) for name, t in state.tensors.items()}
-        lanes = [
-            {"stage": lane.stage, "total": lane.total, "finished": lane.finished, "run": dict(state.values)}
-            for lane, state in zip(self._lanes, states, strict=True)
-        ]
-        return State(tensors, {"step": self.count, "lanes": lanes})
+        """The stage and the state of its run."""
+        own = self.run.state()
+        return State(own.tensors, {"stage": self.stage, "total": self.total, "run": dict(own.values)})
 
     def restore(self, state: State) -> None:
-        """Each seed in its stage, as it was."""
-        self.count = int(state.values["step"])
-        for index, (lane, values) in enumerate(zip(self._lanes, state.values["lanes"], strict=True)):
-            prefix = f"{index}."
-            own = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
-            lane.restore(own, values)
+        """In its stage, as it was."""
+        self.stage, self.total = int(state.values["stage"]), float(state.values["total"])
+        self.run = self._starter(self.stage, None)
+        self.run.restore(State(state.tensors, state.values["run"]))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from grokkit_core.streams import stream_seed
 from grokkit_core.task import Batch, Task, tensors_of
-from grokkit_core.training.recipe import Progress, Recipe, Run, State
-from grokkit_cyclotron.least_squares import VALIDATION_SAMPLES, windows
+from grokkit_core.training.lanes import Lane, LanesRun
+from grokkit_core.training.recipe import Recipe, Run, State
+from grokkit_cyclotron.recipes import WINDOWS_EACH, windows
 from grokkit_cyclotron.two_state import TwoStateMlp
 
 ADAM_RATE = 3e-3
@@ -41,11 +42,11 @@ class Generic(Recipe):
         device: torch.device,
     ) -> Run:
         """A run in which each seed is trained by itself."""
-        return GenericRun([_Lane(task, parameters, seed, dtype, device) for seed in seeds], parameters)
+        return LanesRun([_Descent(task, parameters, seed, dtype, device) for seed in seeds])
 
     def validation(self, task: Task, parameters: Mapping[str, Any], seed: int) -> Batch:
         """Fresh windows of the training frequencies."""
-        return windows(task, parameters, VALIDATION_SAMPLES, seed, "validation")
+        return windows(task, parameters, WINDOWS_EACH, seed, "validation")
 
     def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
         """One line for the manifest."""
@@ -53,53 +54,7 @@ class Generic(Recipe):
         return f"generic residual network of two states, {parameters['phase']} phases at omega = {omegas} rad/s"
 
 
-class GenericRun(Run):
-    """Seeds in turn; each step is one of Adam or one iteration of L-BFGS."""
-
-    def __init__(self, lanes: Sequence[_Lane], settings: Mapping[str, Any]) -> None:
-        self._lanes, self._adam, self._last = lanes, settings["adam"], settings["adam"] + settings["lbfgs"]
-        self.count = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether all steps are taken or every seed was stopped."""
-        return self.count >= self._last or all(lane.stopped for lane in self._lanes)
-
-    def step(self) -> Progress:
-        """One step of every seed that has not stopped."""
-        losses = [math.nan if lane.stopped else self._advance(lane) for lane in self._lanes]
-        self.count += 1
-        return Progress(self.count, losses, self.count % EVALUATE_EVERY == 0)
-
-    def _advance(self, lane: _Lane) -> float:
-        if self.count < self._adam:
-            return lane.descend(ADAM_RATE / 2 * (1 + math.cos(math.pi * self.count / self._adam)))
-        return lane.curve()
-
-    def stop(self, index: int) -> None:
-        """End the training of one seed."""
-        self._lanes[index].stopped = True
-
-    def result(self) -> Sequence[nn.Module]:
-        """The networks, one a seed."""
-        return [lane.module for lane in self._lanes]
-
-    def state(self) -> State:
-        """Weights, both optimisers' states and the counters."""
-        tensors = {f"{i}.{name}": t for i, lane in enumerate(self._lanes) for name, t in lane.tensors().items()}
-        values = {"step": self.count, "lanes": [lane.values() for lane in self._lanes]}
-        return State(tensors, values)
-
-    def restore(self, state: State) -> None:
-        """Weights, both optimisers' states and the counters as they were."""
-        self.count = int(state.values["step"])
-        for index, (lane, values) in enumerate(zip(self._lanes, state.values["lanes"], strict=True)):
-            prefix = f"{index}."
-            own = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
-            lane.restore(own, values)
-
-
-class _Lane:
+class _Descent(Lane):
     """One seed: its data, its network and its two optimisers."""
 
     def __init__(
@@ -114,15 +69,30 @@ class _Lane:
         self._lbfgs = torch.optim.LBFGS(
             self.module.parameters(), lr=1.0, max_iter=1, history_size=HISTORY, line_search_fn="strong_wolfe"
         )
-        self.stopped = False
+        self._count, self._first, self._last = 0, settings["adam"], settings["adam"] + settings["lbfgs"]
+        self.finished = self._last == 0
 
-    def descend(self, rate: float) -> float:
+    def step(self) -> tuple[float, bool]:
+        """One step of Adam, or one iteration of L-BFGS."""
+        if self._count < self._first:
+            loss = self._descend(ADAM_RATE / 2 * (1 + math.cos(math.pi * self._count / self._first)))
+        else:
+            loss = self._curve()
+        self._count += 1
+        self.finished = self._count >= self._last
+        return loss, self.finished or self._count % EVALUATE_EVERY == 0
+
+    def network(self) -> nn.Module:
+        """The network as it is."""
+        return self.module
+
+    def _descend(self, rate: float) -> float:
         self._adam.param_groups[0]["lr"] = rate
         loss = self._loss(self._adam)
         self._adam.step()
         return loss.item()
 
-    def curve(self) -> float:
+    def _curve(self) -> float:
         """One iteration; the loss before it."""
         loss = cast(Tensor, self._lbfgs.step(lambda: self._loss(self._lbfgs)))  # type: ignore[no-untyped-call]
         return loss.item()
@@ -133,7 +103,7 @@ class _Lane:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    def tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Tensor]:
         """Weights, moments and the history of L-BFGS."""
         found = {f"model.{name}": t.clone() for name, t in self.module.state_dict().items()}
         for key, state in self._adam.state_dict()["state"].items():
@@ -145,31 +115,27 @@ class _Lane:
                 found[f"lbfgs.{name}"] = torch.stack(value)
         return found
 
-    def values(self) -> dict[str, Any]:
-        """The numbers of L-BFGS, and whether the seed was stopped."""
-        numbers = {name: v for name, v in self._history().items() if isinstance(v, (int, float))}
-        return {"stopped": self.stopped, "lbfgs": numbers}
+    def state(self) -> State:
+        """Weights, both optimisers' states and the step."""
+        numbers = {name: value for name, value in self._history().items() if isinstance(value, (int, float))}
+        return State(self._tensors(), {"count": self._count, "lbfgs": numbers})
 
     def _history(self) -> dict[str, Any]:
         state = dict(self._lbfgs.state_dict()["state"].get(0, {}))
         state.pop("al", None)  # room for a loop's own results
         return state
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.stopped = bool(values["stopped"])
-        self.module.load_state_dict(_under("model.", tensors))
+    def restore(self, state: State) -> None:
+        """Weights, both optimisers' states and the step as they were."""
+        self._count = int(state.values["count"])
+        self.module.load_state_dict(state.part("model."))
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("adam.", tensors).items():
+        for name, tensor in state.part("adam.").items():
             key, _, field = name.partition(".")
             moments.setdefault(int(key), {})[field] = tensor
         self._adam.load_state_dict({**self._adam.state_dict(), "state": moments})
-        if values["lbfgs"]:
-            history: dict[str, Any] = {**values["lbfgs"], **_under("lbfgs.", tensors)}
+        if state.values["lbfgs"]:
+            history: dict[str, Any] = {**state.values["lbfgs"], **state.part("lbfgs.")}
             for name in ("old_dirs", "old_stps", "ro"):
                 history[name] = list(history.get(name, ()))
             self._lbfgs.load_state_dict({**self._lbfgs.state_dict(), "state": {0: history}})
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

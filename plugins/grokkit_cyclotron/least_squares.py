@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Task, tensors_of
-from grokkit_core.training.recipe import Progress, Recipe, Run, State
+from grokkit_core.training.lanes import Lane, LanesRun
+from grokkit_core.training.recipe import Recipe, Run, State
+from grokkit_cyclotron.recipes import WINDOWS_EACH, windows
 from grokkit_cyclotron.two_state import Rotor, rotate, rotate_jacobian
-
-VALIDATION_SAMPLES = 500
-"""Per frequency."""
 
 ADAM_STEPS = 300
 ADAM_RATE = 1e-2
@@ -55,11 +54,11 @@ class RotorRecipe(Recipe):
         device: torch.device,
     ) -> Run:
         """A run in which each seed is solved by itself."""
-        return RotorRun([_Lane(task, parameters, seed, device) for seed in seeds])
+        return RotorRun([_Fit(task, parameters, seed, device) for seed in seeds])
 
     def validation(self, task: Task, parameters: Mapping[str, Any], seed: int) -> Batch:
         """Fresh windows of the training frequencies."""
-        return windows(task, parameters, VALIDATION_SAMPLES, seed, "validation")
+        return windows(task, parameters, WINDOWS_EACH, seed, "validation")
 
     def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
         """One line for the manifest."""
@@ -67,80 +66,23 @@ class RotorRecipe(Recipe):
         return f"bilinear rotor (a prior chosen by hand), trained at omega = {omegas} rad/s"
 
 
-def windows(task: Task, settings: Mapping[str, Any], n: int, seed: int, purpose: str) -> Batch:
-    """`n` windows at each training frequency, from the stream of this purpose."""
-    parts = [
-        task.sample(n, generator=stream(seed, purpose, index), omega=omega, phase=settings["phase"])
-        for index, omega in enumerate(settings["omegas"])
-    ]
-    context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
-    inputs = torch.cat([tensors_of(part.inputs)[0] for part in parts])
-    return Batch(inputs, torch.cat([part.targets for part in parts]), context)
-
-
-class RotorRun(Run):
+class RotorRun(LanesRun["_Fit"]):
     """One fit a seed, each a step of Adam or an iteration of Levenberg-Marquardt at a time."""
-
-    def __init__(self, lanes: Sequence[_Lane]) -> None:
-        self._lanes = lanes
-        self.count = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every seed has arrived or used up its starts."""
-        return all(lane.finished for lane in self._lanes)
 
     @property
     def restarts(self) -> Sequence[int]:
         """How often each seed began again."""
-        return [lane.restarts for lane in self._lanes]
-
-    def step(self) -> Progress:
-        """One step of every seed that has not finished."""
-        active = [not lane.finished for lane in self._lanes]
-        losses = [lane.step() if go else math.nan for lane, go in zip(self._lanes, active, strict=True)]
-        self.count += 1
-        due = any(go and lane.is_worth_a_row for lane, go in zip(self._lanes, active, strict=True))
-        return Progress(self.count, losses, due)
-
-    def stop(self, index: int) -> None:
-        """End the fit of one seed."""
-        self._lanes[index].finished = True
-
-    def finished(self, index: int) -> bool:
-        """Whether a seed has arrived or used up its starts."""
-        return self._lanes[index].finished
-
-    def figures(self, index: int) -> Mapping[str, Any]:
-        """How many starts were discarded."""
-        return {"restarts": self._lanes[index].restarts}
-
-    def result(self) -> Sequence[nn.Module]:
-        """The networks, one a seed."""
-        return [lane.module() for lane in self._lanes]
-
-    def state(self) -> State:
-        """Weights, Adam's moments and all counters."""
-        tensors = {f"{i}.{name}": t.clone() for i, lane in enumerate(self._lanes) for name, t in lane.tensors().items()}
-        return State(tensors, {"step": self.count, "lanes": [lane.counters() for lane in self._lanes]})
-
-    def restore(self, state: State) -> None:
-        """Weights, moments and counters as they were."""
-        self.count = int(state.values["step"])
-        for index, (lane, counters) in enumerate(zip(self._lanes, state.values["lanes"], strict=True)):
-            prefix = f"{index}."
-            own = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
-            lane.restore(own, counters)
+        return [lane.restarts for lane in self.lanes]
 
 
-class _Lane:
+class _Fit(Lane):
     """The fit of one seed: its data, its weights as one vector, and where it stands."""
 
     def __init__(self, task: Task, settings: Mapping[str, Any], seed: int, device: torch.device) -> None:
         self._seed, self._device, self._allowed = seed, device, int(settings["restarts"])
         batch = windows(task, settings, settings["samples"], seed, "train").to(torch.float64, device)
         self._states, self._targets = tensors_of(batch.inputs)[0], batch.targets
-        self.restarts, self.finished = 0, False
+        self.restarts = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -155,14 +97,15 @@ class _Lane:
         self.taken, self.damping = 0, DAMPING
 
     @property
-    def is_worth_a_row(self) -> bool:
+    def _is_worth_a_row(self) -> bool:
         """Whether the last step deserves a row of the curve."""
         return self.finished or self.taken == 0 or self.taken > ADAM_STEPS or self.taken % EVALUATE_EVERY == 0
 
-    def step(self) -> float:
+    def step(self) -> tuple[float, bool]:
         """One step; the training MSE before it (Adam) or after it (Levenberg-Marquardt)."""
         self.taken += 1
-        return self._descend() if self.taken <= ADAM_STEPS else self._solve()
+        loss = self._descend() if self.taken <= ADAM_STEPS else self._solve()
+        return loss, self._is_worth_a_row
 
     def _descend(self) -> float:
         """Full-batch Adam with half a cosine to zero (Kingma and Ba 2015; betas .9, .999, eps 1e-8)."""
@@ -213,7 +156,7 @@ class _Lane:
     def _residuals(self, weights: Tensor) -> Tensor:
         return (rotate(self._states, *_forms(weights)) - self._targets).view(-1)
 
-    def module(self) -> nn.Module:
+    def network(self) -> nn.Module:
         """The network with the weights as they are."""
         with torch.device("meta"):
             rotor = Rotor()
@@ -221,24 +164,24 @@ class _Lane:
         rotor.load_state_dict(state, assign=True)
         return rotor
 
-    def tensors(self) -> Mapping[str, Tensor]:
-        """What a checkpoint keeps of it in the weights file."""
-        return {"weights": self.weights, "mean": self.mean, "square": self.square}
+    def figures(self) -> Mapping[str, Any]:
+        """How many starts were discarded."""
+        return {"restarts": self.restarts}
 
-    def counters(self) -> Mapping[str, Any]:
-        """What a checkpoint keeps of it as JSON."""
-        return {
-            "taken": self.taken,
-            "damping": self.damping,
-            "restarts": self.restarts,
-            "finished": self.finished,
-        }
+    def state(self) -> State:
+        """Weights, Adam's moments and the counters."""
+        tensors = {"weights": self.weights, "mean": self.mean, "square": self.square}
+        return State(tensors, {"taken": self.taken, "damping": self.damping, "restarts": self.restarts})
 
-    def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.weights, self.mean, self.square = (tensors[name].clone() for name in ("weights", "mean", "square"))
-        self.taken, self.damping = int(counters["taken"]), float(counters["damping"])
-        self.restarts, self.finished = int(counters["restarts"]), bool(counters["finished"])
+    def restore(self, state: State) -> None:
+        """Weights, moments and counters as they were."""
+        self.weights, self.mean, self.square = (state.tensors[name].clone() for name in ("weights", "mean", "square"))
+        values = state.values
+        self.taken, self.damping, self.restarts = (
+            int(values["taken"]),
+            float(values["damping"]),
+            int(values["restarts"]),
+        )
 
 
 def _forms(weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

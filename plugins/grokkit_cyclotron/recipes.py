@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.streams import stream
-from grokkit_core.task import Batch, Task
+from grokkit_core.task import Batch, Task, tensors_of
 from grokkit_core.training.gradient import VALIDATION_SAMPLES, GradientRecipe, epochs
 from grokkit_core.training.recipe import Grokking, Stopping
 
 BETAS = (0.9, 0.99)
 EPSILON = 1e-8
 WEIGHT_DECAY = 1e-4
+WINDOWS_EACH = 500
+"""Validation windows at each of several frequencies."""
+
 PROJECTION = 0.1
 """The gradient is projected where its norm exceeds this share of the parameter's norm."""
 
@@ -77,6 +80,17 @@ class Published(GradientRecipe):
         """One line for the manifest."""
         nodes = parameters["angular"] * parameters["radial"]
         return f"published {nodes}-node network, trained at omega = {parameters['omega']:g} rad/s only"
+
+
+def windows(task: Task, settings: Mapping[str, Any], n: int, seed: int, purpose: str) -> Batch:
+    """`n` windows at each of `settings["omegas"]` with the start phases `settings["phase"]`, from the stream of this purpose."""
+    parts = [
+        task.sample(n, generator=stream(seed, purpose, index), omega=omega, phase=settings["phase"])
+        for index, omega in enumerate(settings["omegas"])
+    ]
+    context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
+    inputs = torch.cat([tensors_of(part.inputs)[0] for part in parts])
+    return Batch(inputs, torch.cat([part.targets for part in parts]), context)
 
 
 class OrthogonalAdamW(torch.optim.Optimizer):

@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
 from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.manifest import ArchitectureRef, Manifest
+from grokkit_core.manifest import Manifest
 from grokkit_core.transfer.operator import (
     ROUNDING,
     Sizes,
     TransferOperator,
     TransferPlan,
     check_target,
-    grown_task,
 )
 from grokkit_cyclotron.model import EMBEDDING, HIDDEN
 
@@ -61,29 +59,13 @@ class DuplicateAndSplit(TransferOperator):
         """A multiple of the copies that there are, of a `grokkit_cyclotron/topobrain`."""
         if source.architecture.id != TOPOBRAIN:
             raise Incompatible(f"architecture {source.architecture.id}", expected=TOPOBRAIN)
-        architecture, config = self.architecture_of(source)
+        config = self.architecture_of(source)[1]
         before = {"copies": int(config["copies"])}
         after = check_target(target, before, source.ref)
         if after["copies"] % before["copies"]:
             raise Incompatible(f"copies = {after['copies']}", expected=f"a multiple of {before['copies']}")
-        try:
-            larger = architecture.settled({**config, **after})
-        except UsageError as error:
-            raise Incompatible(f"{error}") from None
-        with torch.device("meta"):
-            count = sum(tensor.numel() for tensor in architecture.build(larger).state_dict().values())
-        return TransferPlan(
-            self.spec.id,
-            source,
-            before,
-            after,
-            grown_task(source, after),
-            ArchitectureRef(architecture.spec.id, architecture.spec.version, larger),
-            architecture.signature(larger),
-            "exact in real arithmetic; to rounding of the shares here",
-            ROUNDING,
-            count,
-        )
+        guarantee = "exact in real arithmetic; to rounding of the shares here"
+        return self.resized(source, before, after, guarantee=guarantee, tolerance=ROUNDING)
 
     def apply(self, source: Cassette, plan: TransferPlan) -> Mapping[str, Tensor]:
         """The duplicated readout; all else is copied."""

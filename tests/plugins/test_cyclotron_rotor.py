@@ -321,7 +321,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_phase() -> None:
     run, losses, restarts = start(RESTARTING, 0), [], []
     kept: dict[str, tuple[int, State]] = {}
     while not run.done:
-        lane = run.state().values["lanes"][0]
+        lane = run.state().values["lanes"][0]["values"]
         phase = f"{'adam' if lane['taken'] < ADAM_STEPS else 'solving'} {lane['restarts']}"
         if lane["taken"] in (0, 290, ADAM_STEPS + 3):
             kept[f"{phase} {lane['taken']}"] = (run.count, written_and_read(run.state()))
@@ -349,7 +349,7 @@ def test_a_changed_damping_is_noticed() -> None:
     while run.count < ADAM_STEPS + 3:
         run.step()
     state = written_and_read(run.state())
-    state.values["lanes"][0]["damping"] *= 7
+    state.values["lanes"][0]["values"]["damping"] *= 7
     again = start(0)
     again.restore(state)
     run.step(), again.step()
