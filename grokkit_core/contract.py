@@ -12,6 +12,8 @@ from grokkit_core.tensors import ContextSpec, Domain, Signature, TensorSpec
 from grokkit_core.text import printable
 
 BATCH = "batch"
+PIECE = 2**20
+"""Numbers that are checked at a time, so that checking a large input needs no second one of its size."""
 
 
 def named_inputs(signature: Signature, given: Sequence[Tensor], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,21 +117,22 @@ def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
     if domain.kind == "any" or tensor.dtype == torch.bool:
         return
     plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-    good = torch.isfinite(plain)
-    if not bool(good.all()):
-        count = int((~good).sum())
+    pieces = torch.split(plain.reshape(-1), PIECE)
+    if not all(bool(torch.isfinite(piece).all()) for piece in pieces):
+        count = sum(int((~torch.isfinite(piece)).sum()) for piece in pieces)
         raise Incompatible(
-            f"{what} holds NaN or infinity in {count} of {good.numel()} places", expected="finite numbers"
+            f"{what} holds NaN or infinity in {count} of {plain.numel()} places", expected="finite numbers"
         )
-    if domain.kind == "interval":
-        good = (plain >= domain.low) & (plain <= domain.high)
-    elif domain.kind == "values":
-        good = torch.isin(plain, torch.tensor(domain.values, dtype=plain.dtype, device=plain.device))
-    if not bool(good.all()):
-        worst = plain[~good].flatten()[0].item()
-        suffix = f" [{unit}]" if unit != "1" else ""
-        raise Incompatible(
-            f"{what} holds {worst:g}, outside its domain",
-            expected=f"{domain}{suffix}",
-            hint="--force skips this check",
-        )
+    for piece in pieces if domain.kind in ("interval", "values") else ():
+        if domain.kind == "interval":
+            good = (piece >= domain.low) & (piece <= domain.high)
+        else:
+            good = torch.isin(piece, torch.tensor(domain.values, dtype=piece.dtype, device=piece.device))
+        if not bool(good.all()):
+            worst = piece[~good][0].item()
+            suffix = f" [{unit}]" if unit != "1" else ""
+            raise Incompatible(
+                f"{what} holds {worst:g}, outside its domain",
+                expected=f"{domain}{suffix}",
+                hint="--force skips this check",
+            )

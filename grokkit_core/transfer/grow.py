@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grokkit_core.cassette import Cassette, draft, load, now, software
 from grokkit_core.devices import choose_device, fitting_threads
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import BadManifest, Incompatible, UsageError
 from grokkit_core.manifest import Curve, Manifest, Provenance
 from grokkit_core.names import check_name
 from grokkit_core.specs import ArchitectureSpec, Event, TransferSpec
@@ -170,6 +170,10 @@ class Preservation:
     samples: int
     size: float
 
+    def keeps(self, plan: TransferPlan) -> bool:
+        """Whether the plan's guarantee holds on these samples; infinite differences (of NaN) are never admitted."""
+        return math.isfinite(self.difference) and self.difference <= plan.tolerance * max(1.0, self.size)
+
 
 def preservation(source: Cassette, grown: Cassette, plan: TransferPlan, *, seed: int) -> Preservation:
     """Compare source and grown network on samples of the source's task; NaN never equals anything."""
@@ -202,7 +206,7 @@ def _changed(plan: TransferPlan) -> list[str]:
 
 def _check_kept(kept: Preservation, plan: TransferPlan) -> None:
     """Raise `Incompatible` where an operator did not keep the function; then nothing is saved."""
-    if not kept.difference <= plan.tolerance * max(1.0, kept.size):
+    if not kept.keeps(plan):
         raise Incompatible(
             f"{plan.operator} changed the function of {plan.source.ref} by {kept.difference:.3g}",
             expected=f"at most {plan.tolerance:g} of the outputs",
@@ -212,6 +216,7 @@ def _check_kept(kept: Preservation, plan: TransferPlan) -> None:
 
 def _plan(place: Workspace, manifest: Manifest, to: Sizes, operator: str | None, dense: bool) -> TransferPlan:
     """The plan of the operator that was named, or else of the one with the strongest guarantee."""
+    _check_config(place, manifest)
     if dense and operator not in (None, DENSE):
         raise UsageError(
             f"--dense with operator {operator}", expected=f"{DENSE}, which has a dense and an implicit form"
@@ -223,6 +228,15 @@ def _plan(place: Workspace, manifest: Manifest, to: Sizes, operator: str | None,
         told = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
         raise Incompatible(f"no operator can grow {manifest.ref} so: {told or 'none is installed'}")
     return min(plans, key=lambda plan: (plan.tolerance, plan.operator))
+
+
+def _check_config(place: Workspace, manifest: Manifest) -> None:
+    """Raise `BadManifest` for a config that the source's own architecture refuses; operators then need not expect one."""
+    architecture = place.plugins.architecture(manifest.architecture.id)
+    try:
+        architecture.check(architecture.settled(manifest.architecture.config))
+    except UsageError as error:
+        raise BadManifest(f"config of {manifest.ref}: {error}") from None
 
 
 def _named_plan(place: Workspace, manifest: Manifest, to: Sizes, operator: str, dense: bool) -> TransferPlan:

@@ -31,7 +31,7 @@ def recheck_growth(cassette: Cassette, place: Workspace) -> tuple[tuple[str, ...
         kept = preservation(source, cassette, plan, seed=SEED)
     except (GrokkitError, TypeError, ValueError) as error:
         return (f"the growth from {parent.name} cannot be repeated: {error}",), ()
-    if kept.difference <= plan.tolerance * max(1.0, kept.size):
+    if kept.keeps(plan):
         return (), ()
     return (
         f"it differs from its parent {parent.name} by {kept.difference:.3g}, {plan.operator} keeps the function",

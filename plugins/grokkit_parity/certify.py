@@ -43,13 +43,14 @@ SHOWN_BITS = 4
 
 @dataclass(frozen=True)
 class TruthTable:
-    """Every row of the live bits against the parity of the support.
+    """Every row of the `live` bits, which are those that are read or count, against the parity of the support.
 
     `checked` counts rows with the least margin of the right class in float32 and in float64, `gap` is their largest
     difference. `proved` is a lower bound of the float32 margin for every filling of the other bits and every order of
     summation, by interval arithmetic; None where the layers are not declared or there are too many rows.
     """
 
+    live: tuple[int, ...]
     checked: Exhausted
     gap: float
     proved: float | None
@@ -91,7 +92,7 @@ def truth_table(cassette: Cassette, support: Sequence[int]) -> TruthTable | None
         check,
         chunk=max(1, MOST_ELEMENTS // width),
     )
-    return TruthTable(checked, max(gaps), proved_margin(cassette, live, places))
+    return TruthTable(tuple(live), checked, max(gaps), proved_margin(cassette, live, places))
 
 
 def _margins(cassette: Cassette, bits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from grokkit_core.contract import check_context, check_inputs, named_inputs
+from grokkit_core.contract import PIECE, check_context, check_inputs, named_inputs
 from grokkit_core.errors import Incompatible
 from grokkit_core.tensors import ContextSpec, Signature, TensorSpec
 
@@ -164,6 +164,20 @@ def test_an_interval_refuses_its_outside(value: float) -> None:
 def test_a_value_outside_is_named_with_domain_and_unit() -> None:
     with pytest.raises(Incompatible, match=r"input 'x' holds 5, outside its domain; expected \[0, 4\] \[m\]"):
         check_inputs(of((0.0, 4.0), unit="m"), {"x": holding(5.0, (3,))})
+
+
+def test_a_large_input_is_checked_to_its_end() -> None:
+    wide = torch.zeros(3, PIECE // 2)
+    for domain in ({0.0, 1.0}, (0.0, 1.0), None):
+        signature = Signature([TensorSpec("x", ("batch", PIECE // 2), ("float32",), "1", domain)], [])
+        check_inputs(signature, {"x": wide})
+        check_inputs(signature, {"x": wide.T.contiguous().T})
+        for value in (torch.nan, 5.0) if domain else (torch.inf,):
+            bad = wide.clone()
+            bad[2, -1] = value
+            says = "outside its domain" if value == 5.0 else f"infinity in 1 of {wide.numel()} places"
+            with pytest.raises(Incompatible, match=says):
+                check_inputs(signature, {"x": bad})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
