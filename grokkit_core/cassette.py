@@ -27,7 +27,7 @@ from grokkit_core.manifest import (
 from grokkit_core.plugins import PluginHost, host
 from grokkit_core.specs import ArchitectureSpec, Component
 from grokkit_core.task import Inputs, Task, map_tensors, tensors_of
-from grokkit_core.tensors import Signature, differences
+from grokkit_core.tensors import Signature, computing_dtypes, differences
 from grokkit_core.text import printable
 from grokkit_core.workspace import Where, workspace
 
@@ -59,7 +59,7 @@ class Cassette:
             {name: _ordinary(tensor).to(self.device) for name, tensor in tensors.items()}
         )
         self._modules: dict[torch.dtype, nn.Module] = {}
-        listed = manifest.inputs[0].dtypes if manifest.inputs else ()
+        listed = computing_dtypes(manifest.signature)
         if dtype is not None and dtype not in listed:
             raise Incompatible(
                 f"{manifest.ref} does not take dtype '{printable(dtype, 40)}'", expected=" or ".join(listed)
@@ -77,8 +77,8 @@ class Cassette:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that samples for this cassette have: the one it was moved `to`, else the first that is listed."""
-        return torch_dtype(self._dtype or self.manifest.inputs[0].dtypes[0])
+        """The dtype in which it computes: the one it was moved `to`, else the first floating one that is listed."""
+        return torch_dtype(self._dtype or computing_dtypes(self.manifest.signature)[0])
 
     @property
     def architecture(self) -> Architecture:

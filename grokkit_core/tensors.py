@@ -385,3 +385,9 @@ def unread_context(signature: Signature, given: Iterable[str]) -> list[str]:
     known = [variable.name for variable in signature.context]
     reads = f"; it reads {', '.join(known)}" if known else ""
     return [f"context '{printable(name, 60)}' is not read{reads}" for name in given if name not in known]
+
+
+def computing_dtypes(signature: Signature) -> tuple[str, ...]:
+    """The floating and complex dtypes that the first input lists; float32 and float64 where it takes whole numbers only."""
+    listed = signature.inputs[0].dtypes if signature.inputs else ()
+    return tuple(name for name in listed if name.startswith(("float", "complex"))) or ("float32", "float64")

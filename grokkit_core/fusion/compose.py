@@ -21,6 +21,7 @@ from grokkit_core.names import check_name
 from grokkit_core.specs import Event, GateSpec, settle
 from grokkit_core.streams import stream
 from grokkit_core.task import Place, Task
+from grokkit_core.tensors import computing_dtypes
 from grokkit_core.workspace import Where, Workspace, workspace
 
 
@@ -205,7 +206,7 @@ def _fuse(
         task,
         places,
         generator=stream(seed, "calibration"),
-        dtype=torch_dtype(dtype or plan.signature.inputs[0].dtypes[0]),
+        dtype=torch_dtype(dtype or computing_dtypes(plan.signature)[0]),
         device=members[0].device,
         variable=plan.variable,
         fixed=fixed,

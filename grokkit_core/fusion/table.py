@@ -61,8 +61,9 @@ class Row:
 
     @property
     def best_member(self) -> str:
-        """The member with the lowest figure (the highest for an accuracy is not used here)."""
-        return min(self.members, key=lambda name: self.members[name])
+        """The member with the lowest error, or with the highest accuracy."""
+        sign = -1 if self.metric == "accuracy" else 1
+        return min(self.members, key=lambda name: sign * self.members[name])
 
     @property
     def ratio(self) -> float:

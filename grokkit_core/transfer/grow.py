@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette, draft, load, now, software
@@ -183,7 +182,7 @@ def preservation(source: Cassette, grown: Cassette, plan: TransferPlan, *, seed:
     apart, size = 0.0, 0.0
     for index, where in enumerate(places):
         batch = source.task.sample(count, generator=stream(seed, "preservation", index), **where)
-        batch = batch.to(source.dtype if source.dtype.is_floating_point else torch.float32, source.device)
+        batch = batch.to(source.dtype, source.device)
         before = source.predict(batch.inputs, batch.context, force=True)
         lifted = operator.lift(batch.inputs, plan)
         after = operator.project(grown.to(source.device).predict(lifted, batch.context, force=True), plan)

@@ -7,7 +7,7 @@ can flip a class on any input of zeros and ones, whatever the other bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +20,7 @@ from grokkit_core.certify.exhaustive import Exhausted, bit_rows, exhaust
 from grokkit_core.certify.intervals import Activation, Affine, output_box
 from grokkit_core.certify.sampled import certify_sampled
 from grokkit_core.manifest import Baseline, Bound, Certificate, Level, Metric
+from grokkit_core.specs import Event
 from grokkit_parity.solvers import labels_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class TruthTable:
         return self.checked.holds and self.margin > LEAST_MARGIN and self.gap <= MOST_GAP * self.margin
 
 
-def truth_table(cassette: Cassette, support: Sequence[int]) -> TruthTable | None:
+def truth_table(
+    cassette: Cassette, support: Sequence[int], progress: Callable[[int, int], None] | None = None
+) -> TruthTable | None:
     """The table of a cassette that provably reads at most twenty bits, against the parity of `support`; None for others."""
     found = cassette.architecture.live_columns(cassette.manifest.architecture.config, cassette.tensors)
     if found is None:
@@ -91,6 +94,7 @@ def truth_table(cassette: Cassette, support: Sequence[int]) -> TruthTable | None
         lambda start, stop: bit_rows(start, stop, len(live), dtype=torch.uint8),
         check,
         chunk=max(1, MOST_ELEMENTS // width),
+        progress=progress,
     )
     return TruthTable(tuple(live), checked, max(gaps), proved_margin(cassette, live, places))
 
@@ -139,7 +143,11 @@ def _affine(layer: Layer, tensors: Mapping[str, Tensor]) -> Affine:
 def certify_parity(task: Parity, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
     """`exact` by the whole truth table of the live bits, `failed` where a row is wrong; sampled for networks that read more."""
     sampled = certify_sampled(task, cassette, level=level, seed=seed) if task.width <= SAMPLED_WIDTH else None
-    table = truth_table(cassette, task.support)
+
+    def progress(done: int, count: int) -> None:
+        task.plugins.emit(Event("certify.exhaustive", {"rows": done, "of": count}))
+
+    table = truth_table(cassette, task.support, progress)
     if table is None:
         return sampled or _unknown(task, cassette, level, seed)
     baselines = sampled.baselines if sampled else (Baseline("constant", "accuracy", 0.5, {}),)
@@ -155,7 +163,7 @@ def certify_parity(task: Parity, cassette: Cassette, *, level: Level, seed: int)
         metrics=tuple(_metrics(table)),
         baselines=baselines,
         seed=seed,
-        dtype=str(cassette.dtype).removeprefix("torch.") if cassette.dtype.is_floating_point else "float32",
+        dtype=str(cassette.dtype).removeprefix("torch."),
         level=level,
     )
     if table.holds:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from grokkit_core.errors import UsageError
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Task
 from grokkit_core.training.gradient import GradientRecipe
@@ -40,10 +41,16 @@ class Curriculum(GradientRecipe):
         """The published support, bits 0, 1 and 2, unless one was given."""
         assert isinstance(task, Parity)
         support = tuple(range(len(task.support))) if task.is_drawn else task.support
+        if task.width < FIRST_BITS or support[-1] >= FIRST_BITS:
+            raise UsageError(
+                f"bits {', '.join(map(str, support))} of {task.width} for the published curriculum",
+                expected=f"at least {FIRST_BITS} bits, with those that count among the first {FIRST_BITS}",
+            )
         return cast(Parity, self.plugins.task("parity", **{**task.parameters, "support": support}))
 
     def config(self, task: Task, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """The network of the first stage."""
+        self.task_for(task, 0)  # the check of its bits, before anything is trained
         return {"n": FIRST_BITS, "hidden": FIRST_HIDDEN, "depth": 2}
 
     def optimizer(self, parameters: Sequence[nn.Parameter], settings: Mapping[str, Any]) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ from torch import Tensor
 import grokkit_core as gk
 from grokkit_core import packing, saving
 from grokkit_core.cassette import Cassette, draft
-from grokkit_core.errors import GrokkitError, UsageError
+from grokkit_core.errors import GrokkitError, Incompatible, UsageError
 from grokkit_core.manifest import ArchitectureRef, Certificate
 from grokkit_core.plugins import host
 from grokkit_core.specs import settle
@@ -575,3 +575,34 @@ def test_seeds_trained_together_equal_their_single_runs(recipe: str, tmp_path: P
         expected = alone.module.state_dict()
         for name, tensor in outcome.module.state_dict().items():
             assert torch.allclose(tensor, expected[name], rtol=1e-4, atol=1e-5), name
+
+
+# -- fusion and bad input ----------------------------------------------------------------------------------------------
+
+
+def test_two_parity_cassettes_are_fused_and_verified(library: Path) -> None:
+    made = gk.compose("parity-3of64", "parity-3of64-grokked", library=library)
+    (row,) = made.table
+    assert (row.metric, row.fused) == ("accuracy", 1.0)
+    assert made.cassette.manifest.certificate.dtype == "float32"
+    assert gk.verify(made.cassette.manifest.name, level="quick", library=library).agrees
+
+
+def test_the_best_member_by_accuracy_is_the_one_that_is_right_more_often(library: Path) -> None:
+    (poor,) = gk.train("parity", settings={"steps": 20, "prune": False}, name="poor", library=library)
+    made = gk.compose("parity-3of64", poor.cassette, library=library)
+    assert made.table[0].best_member == "parity-3of64"
+    assert made.table[0].members["poor"] < 0.9
+
+
+@pytest.mark.parametrize("settings", [{"n": 5}, {"support": (3, 20, 60)}])
+def test_the_published_curriculum_says_which_bits_it_can_learn(settings: dict[str, Any], library: Path) -> None:
+    with pytest.raises(UsageError, match="published curriculum"):
+        gk.train("parity", recipe="published", settings=settings, library=library)
+    assert not library.exists() or not list(library.iterdir())
+
+
+def test_whole_numbers_only_are_no_dtype_to_compute_in() -> None:
+    with pytest.raises(Incompatible, match="float32 or float64"):
+        gk.load("parity-3of64").to("cpu", "uint8")
+    assert gk.load("parity-3of64").dtype == torch.float32
