@@ -42,7 +42,7 @@ def comparison(size: tuple[int, int], calls: int) -> Comparison:
 
     from grokkit_core.cassette import build_module, load
     from grokkit_core.streams import stream
-    from grokkit_core.transfer.zero_pad import build_grown, padded
+    from grokkit_core.transfer.zero_pad import padded
 
     source = load(SOURCE)
     after = dict(zip(("n", "hidden"), size, strict=True))
@@ -55,7 +55,7 @@ def comparison(size: tuple[int, int], calls: int) -> Comparison:
     def implicit() -> Any:
         plan = operator.plan(source.manifest, after)
         found = source.plugins.architecture(plan.architecture.id)
-        return build_grown(found, plan, operator.apply(source, plan))
+        return build_module(found, plan.architecture.config, operator.apply(source, plan))
 
     def dense() -> Any:
         return build_module(architecture, larger, padded(layers, source.tensors, after))
