@@ -69,13 +69,20 @@ def plan_composition(
     fusion: str = "ensemble",
     gate: str | None = None,
     options: Mapping[str, Any] | None = None,
+    calibrate: Mapping[str, Sequence[float]] | None = None,
     library: Where = None,
 ) -> FusionPlan:
     """What `compose` would do, from manifests alone: no weights are read, nothing is fitted or written.
 
-    Raises `Incompatible` with the reason where members or gate do not fit.
+    Raises `Incompatible` with the reason where members, gate or calibration contexts do not fit.
     """
-    return _plan(workspace(library), _resolve(refs, library), fusion, gate, options or {})
+    place = workspace(library)
+    plan = _plan(place, _resolve(refs, place), fusion, gate, options or {})
+    if calibrate:
+        host, reference = place.plugins, plan.manifests[0].task
+        task = host.task(reference.id, **reference.parameters)
+        calibration_places(task, host.gate(plan.gate or "uniform", **plan.options), plan, calibrate)
+    return plan
 
 
 def compose(

@@ -298,3 +298,12 @@ def test_a_library_without_permission_is_refused_before_the_work(
     monkeypatch.setattr(os, "access", access)
     monkeypatch.setattr("grokkit_core.fusion.compose._fuse", work)
     refused(6, "compose", "alpha", "beta", "--library", shelf, says=("no permission", "--library PATH"))
+
+
+@pytest.mark.parametrize(("contexts", "code"), [("omega=9", 4), ("omega=0.5", 4), ("mass=1", 2)])
+def test_a_dry_run_refuses_calibration_contexts_that_the_work_would_refuse(
+    refused: Refused, shelf: Path, contexts: str, code: int
+) -> None:
+    words = ("compose", "alpha", "beta", "--gate", "interference", "--calibrate", contexts, "--library", shelf)
+    name = contexts.partition("=")[0]
+    assert refused(code, *words, "--dry-run", says=(name,)) == refused(code, *words, says=(name,))

@@ -49,7 +49,9 @@ def compose_(
     from grokkit_core.fusion.compose import compose, plan_composition
 
     options, contexts = gate_options(session.host, gate, settings), calibration(calibrate)
-    plan = plan_composition(*refs, fusion=fusion, gate=gate, options=options, library=session.workspace)
+    plan = plan_composition(
+        *refs, fusion=fusion, gate=gate, options=options, calibrate=contexts, library=session.workspace
+    )
     render.notes(plan.notes)
     if dry_run:
         return render.as_json(plan.to_json()) if as_json else render.plan(plan)
