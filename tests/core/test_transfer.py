@@ -994,7 +994,7 @@ def test_a_hostile_cassette_in_a_library_is_refused_by_every_verb(
 
 def test_the_config_that_the_hostile_ones_were_made_from_is_right(library: Path) -> None:
     manifest = hostile({"base": BASE, "sizes": SIZES})
-    assert from_stored(manifest, packing.pack(eighty().tensors), plugins=host()).dtype == torch.uint8
+    assert from_stored(manifest, packing.pack(eighty().tensors), plugins=host()).dtype == torch.float32
     planned = plan_growth(Cassette(manifest, eighty().tensors), {"n": 200}, library=library)
     assert planned.after == {"n": 200, "hidden": 128}
 
