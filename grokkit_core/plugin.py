@@ -10,7 +10,15 @@ from grokkit_core.specs import ArchitectureSpec, Component, Field, FusionSpec, G
 
 @hookimpl
 def grokkit_components() -> Iterator[Component]:
-    """Fusions and gates of general use, and the architecture of a fused cassette."""
+    """Fusions, gates and transfer operators of general use, and the architectures that they make."""
+    yield from _fusions()
+    yield from _learned_gates()
+    yield from _solved_gates()
+    yield from _operators()
+
+
+def _fusions() -> Iterator[Component]:
+    """Fusions, and the architecture of a fused cassette."""
     yield FusionSpec(
         "ensemble",
         target="grokkit_core.fusion.ensemble:EnsembleFusion",
@@ -24,6 +32,10 @@ def grokkit_components() -> Iterator[Component]:
         config=[Field("members", "json"), Field("gate", "json")],
         summary="members with a gate",
     )
+
+
+def _learned_gates() -> Iterator[Component]:
+    """The baseline of every comparison, and gates that are trained."""
     yield GateSpec("uniform", target="grokkit_core.fusion.gates:Uniform", summary="equal weights")
     yield GateSpec(
         "spectral",
@@ -52,6 +64,10 @@ def grokkit_components() -> Iterator[Component]:
         ],
         summary="a small network of one scalar context variable, trained on fresh samples (1-16-1 for two members)",
     )
+
+
+def _solved_gates() -> Iterator[Component]:
+    """Gates whose weights are solved in closed form."""
     samples = Field("samples", "int", 256, low=2, high=10**6, help="fresh samples per context")
     free = Field("free", "bool", False, help="weights of either sign: a regression, which may extrapolate")
     variable = Field("variable", "str", "", help="the context variable to read, where members share several")
@@ -76,6 +92,10 @@ def grokkit_components() -> Iterator[Component]:
         options=[samples, variable],
         summary="the best non-negative weights of any number of members at some contexts, linear in between",
     )
+
+
+def _operators() -> Iterator[Component]:
+    """Transfer operators, and the architecture of an embedded network."""
     yield TransferSpec(
         "zero-pad",
         target="grokkit_core.transfer.zero_pad:ZeroPad",

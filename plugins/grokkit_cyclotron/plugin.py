@@ -17,7 +17,14 @@ SIGNATURE = Signature([STATES], [STATE], [OMEGA])
 
 @hookimpl
 def grokkit_components() -> Iterator[Component]:
-    """The task, its architectures and their recipes."""
+    """The task, its architectures, their recipes and an operator."""
+    yield from _task()
+    yield from _published()
+    yield from _two_state()
+
+
+def _task() -> Iterator[Component]:
+    """The law."""
     yield TaskSpec(
         "cyclotron",
         SIGNATURE,
@@ -28,6 +35,10 @@ def grokkit_components() -> Iterator[Component]:
         floor=1e-14,
         recipe="cyclotron/published",
     )
+
+
+def _published() -> Iterator[Component]:
+    """The network of supertopo3, how it was trained, and what makes it larger."""
     yield ArchitectureSpec(
         "grokkit_cyclotron/topobrain",
         version=1,
@@ -62,6 +73,33 @@ def grokkit_components() -> Iterator[Component]:
         ],
         summary="the published protocol of supertopo3: one frequency, OrthogonalAdamW, stop at training MSE 5e-4",
     )
+    yield RecipeSpec(
+        "cyclotron/curriculum",
+        task="cyclotron",
+        architecture="grokkit_cyclotron/topobrain",
+        target="grokkit_cyclotron.curriculum:Curriculum",
+        parameters=[
+            Field("angular", "int", 4, low=1, high=64, help="nodes around"),
+            Field("radial", "int", 2, low=1, high=64, help="nodes outwards"),
+            Field("omegas", "floats", (0.8, 1.65, 2.5), low=1e-3, high=100.0, help="frequency of each stage [rad/s]"),
+            Field("samples", "int", 2000, low=1, high=10**7, help="training windows a stage"),
+            Field("batch", "int", 64, low=1, high=10**6, help="windows a step"),
+            Field("epochs", "int", 26, low=1, high=10**6, help="at most, in each stage"),
+            Field("lr", "float", 0.01, low=0.0, high=10.0, help="learning rate at a stage's start, cosine to 0"),
+            Field("threshold", "float", 5e-4, low=0.0, help="a stage ends when an epoch's mean training MSE is below"),
+        ],
+        summary="the published expansion experiment: one frequency after the other",
+    )
+    yield TransferSpec(
+        "grokkit_cyclotron/duplicate-and-split",
+        target="grokkit_cyclotron.transfer:DuplicateAndSplit",
+        guarantee="to rounding",
+        summary="several nodes for each cell of the published network's grid, 8 to 64 for example",
+    )
+
+
+def _two_state() -> Iterator[Component]:
+    """Networks that read two states: the exact rotor and its generic comparison."""
     yield ArchitectureSpec(
         "grokkit_cyclotron/rotor",
         version=1,
@@ -90,23 +128,6 @@ def grokkit_components() -> Iterator[Component]:
         summary="generic comparison of the rotor: a residual tanh network of the last two states",
     )
     yield RecipeSpec(
-        "cyclotron/curriculum",
-        task="cyclotron",
-        architecture="grokkit_cyclotron/topobrain",
-        target="grokkit_cyclotron.curriculum:Curriculum",
-        parameters=[
-            Field("angular", "int", 4, low=1, high=64, help="nodes around"),
-            Field("radial", "int", 2, low=1, high=64, help="nodes outwards"),
-            Field("omegas", "floats", (0.8, 1.65, 2.5), low=1e-3, high=100.0, help="frequency of each stage [rad/s]"),
-            Field("samples", "int", 2000, low=1, high=10**7, help="training windows a stage"),
-            Field("batch", "int", 64, low=1, high=10**6, help="windows a step"),
-            Field("epochs", "int", 26, low=1, high=10**6, help="at most, in each stage"),
-            Field("lr", "float", 0.01, low=0.0, high=10.0, help="learning rate at a stage's start, cosine to 0"),
-            Field("threshold", "float", 5e-4, low=0.0, help="a stage ends when an epoch's mean training MSE is below"),
-        ],
-        summary="the published expansion experiment: one frequency after the other",
-    )
-    yield RecipeSpec(
         "cyclotron/generic",
         task="cyclotron",
         architecture="grokkit_cyclotron/two-state-mlp",
@@ -121,10 +142,4 @@ def grokkit_components() -> Iterator[Component]:
         ],
         summary="generic comparison of the rotor: Adam, then L-BFGS, on a residual tanh network",
         dtypes=("float64",),
-    )
-    yield TransferSpec(
-        "grokkit_cyclotron/duplicate-and-split",
-        target="grokkit_cyclotron.transfer:DuplicateAndSplit",
-        guarantee="to rounding",
-        summary="several nodes for each cell of the published network's grid, 8 to 64 for example",
     )

@@ -17,6 +17,12 @@ SIGNATURE = Signature([BITS], [LOGITS])
 @hookimpl
 def grokkit_components() -> Iterator[Component]:
     """The task, its network and three recipes."""
+    yield from _network()
+    yield from _recipes()
+
+
+def _network() -> Iterator[Component]:
+    """The law and the network that learns it."""
     yield TaskSpec(
         "parity",
         SIGNATURE,
@@ -43,6 +49,10 @@ def grokkit_components() -> Iterator[Component]:
         ],
         summary="ReLU network of bits as +1 and -1; a pruned one reads its live bits only",
     )
+
+
+def _recipes() -> Iterator[Component]:
+    """How it is trained."""
     yield RecipeSpec(
         "parity/fast",
         task="parity",
