@@ -1,0 +1,74 @@
+"""Bilinear algorithms for the product of matrices, as integers: what a network learned once its factors are rounded.
+
+A scheme of rank R for C = A B with A of shape m x k and B of shape k x n has factors U (R, m, k), V (R, k, n) and
+W (R, m, n): C = sum_r <U_r, A> <V_r, B> W_r with <X, Y> the sum of entrywise products. It is right over every ring where
+sum_r U_r (x) V_r (x) W_r is the tensor of the matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from grokkit_core.certify.algebraic import Integers, exact_einsum
+from grokkit_core.errors import UsageError
+
+TENSOR_EQUATION = "rij,rkl,rpq->ijklpq"
+
+
+@dataclass(frozen=True)
+class Format:
+    """The shape <m,k,n> of a product: (m x k) times (k x n)."""
+
+    m: int
+    k: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"<{self.m},{self.k},{self.n}>"
+
+
+def product_tensor(shape: Format) -> Integers:
+    """The tensor of the product, int64 "m k k n m n": 1 where entry (i, j) of A times (k, l) of B belongs to (p, q) of C."""
+    rows, inner, columns = (np.eye(size, dtype=np.int64) for size in (shape.m, shape.k, shape.n))
+    return np.einsum("ip,jk,lq->ijklpq", rows, inner, columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Scheme:
+    """Integer factors `u` "rank m k", `v` "rank k n", `w` "rank m n"; nothing says yet that they are right."""
+
+    u: Integers
+    v: Integers
+    w: Integers
+
+    def __post_init__(self) -> None:
+        (r, m, k), n = self.u.shape, self.v.shape[-1]
+        if self.v.shape != (r, k, n) or self.w.shape != (r, m, n):
+            shapes = ", ".join(str(list(factor.shape)) for factor in (self.u, self.v, self.w))
+            raise UsageError(f"factors of shapes {shapes}", expected="[rank, m, k], [rank, k, n] and [rank, m, n]")
+
+    @property
+    def format(self) -> Format:
+        """The sizes of the product."""
+        return Format(*self.u.shape[1:], self.v.shape[2])
+
+    @property
+    def rank(self) -> int:
+        """The number of multiplications."""
+        return int(self.u.shape[0])
+
+    @property
+    def nonzeros(self) -> int:
+        """Non-zero coefficients of all factors."""
+        return sum(int(np.count_nonzero(factor)) for factor in (self.u, self.v, self.w))
+
+    def tensor(self) -> Integers:
+        """sum_r U_r (x) V_r (x) W_r, exactly: "m k k n m n"."""
+        return exact_einsum(TENSOR_EQUATION, self.u, self.v, self.w)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it multiplies matrices, over every ring."""
+        return bool((self.tensor() == product_tensor(self.format)).all())
