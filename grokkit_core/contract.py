@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.errors import Incompatible
-from grokkit_core.tensors import ContextSpec, Domain, Signature, TensorSpec
+from grokkit_core.tensors import LEADING, ContextSpec, Domain, Signature, TensorSpec
 from grokkit_core.text import printable
 
 BATCH = "batch"
@@ -41,8 +41,12 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Tensor], *, force: b
     """
     sizes: dict[str, int] = {}
     dtypes = set()
+    _check_devices(inputs)
+    leading: list[int] | None = None
     for spec in signature.inputs:
         tensor = inputs[spec.name]
+        if isinstance(tensor, Tensor) and spec.axes[:1] == (LEADING,):
+            leading = _check_leading(spec, tensor, leading)
         _check_tensor(spec, tensor, sizes)
         if not force:
             _check_values(spec, tensor)
@@ -91,13 +95,36 @@ def _context_tensor(spec: ContextSpec, value: Tensor | float, batch: int, force:
     return tensor
 
 
+def _check_devices(inputs: Mapping[str, Tensor]) -> None:
+    devices = {name: str(tensor.device) for name, tensor in inputs.items() if isinstance(tensor, Tensor)}
+    if len(set(devices.values())) > 1:
+        told = ", ".join(f"'{name}' on {device}" for name, device in devices.items())
+        raise Incompatible(f"inputs {told}", expected="one device", hint="move them first")
+
+
+def _check_leading(spec: TensorSpec, tensor: Tensor, known: list[int] | None) -> list[int]:
+    """The sizes of the axes that "..." stands for, which all inputs share."""
+    shape = list(tensor.shape)
+    count = len(shape) - len(spec.axes) + 1
+    if count < 0:
+        raise Incompatible(
+            f"input '{spec.name}' has shape {shape}", expected=f"at least {len(spec.axes) - 1} axes {spec.shape}"
+        )
+    if known is not None and shape[:count] != known:
+        raise Incompatible(f"leading axes of input '{spec.name}' are {shape[:count]}", expected=f"{known}")
+    return shape[:count]
+
+
 def _check_tensor(spec: TensorSpec, tensor: Tensor, sizes: dict[str, int]) -> None:
     if not isinstance(tensor, Tensor):
         raise Incompatible(f"input '{spec.name}' is a {type(tensor).__name__}", expected="a torch.Tensor")
     shape = list(tensor.shape)
-    if len(shape) != len(spec.axes):
-        raise Incompatible(f"input '{spec.name}' has shape {shape}", expected=f"{len(spec.axes)} axes {spec.shape}")
-    for axis, (wanted, size) in enumerate(zip(spec.axes, shape, strict=True)):
+    axes: list[str | int] = list(spec.axes)
+    if axes[:1] == [LEADING]:
+        axes[:1] = shape[: len(shape) - len(axes) + 1]
+    if len(shape) != len(axes):
+        raise Incompatible(f"input '{spec.name}' has shape {shape}", expected=f"{len(axes)} axes {spec.shape}")
+    for axis, (wanted, size) in enumerate(zip(axes, shape, strict=True)):
         known = sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted
         if size != known or size == 0:
             expected = f"{wanted} = {known}" if isinstance(wanted, str) and size else f"{spec.shape}"

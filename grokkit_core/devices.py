@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -41,3 +44,16 @@ def fitting_threads(parameters: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or of this machine's processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown processor"

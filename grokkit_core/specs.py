@@ -20,7 +20,7 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 REQUIRED: Any = object()
 """Default of a `Field` that has none."""
 
-FieldType = Literal["int", "float", "bool", "str", "floats", "ints", "json"]
+FieldType = Literal["int", "float", "bool", "str", "floats", "ints", "cassette", "json"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Field:
     def expected(self) -> str:
         """The admitted values, in words."""
         kinds = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string"}
-        kinds |= {"floats": "a list of numbers", "ints": "a list of integers"}
+        kinds |= {"floats": "a list of numbers", "ints": "a list of integers", "cassette": "a cassette's name"}
         text = kinds.get(self.type, "a value")
         if self.choices:
             return "one of " + ", ".join(self.choices)
@@ -64,7 +64,7 @@ class Field:
             return isinstance(value, (list, tuple)) and all(self._number(part) for part in value)
         if self.type == "bool":
             return isinstance(value, bool)
-        if self.type == "str":
+        if self.type in ("str", "cassette"):
             return isinstance(value, str) and (not self.choices or value in self.choices)
         return self._number(value)
 
@@ -79,7 +79,7 @@ class Field:
 
     def parse(self, text: str) -> Any:
         """The value of `text` as typed on a command line (not yet checked)."""
-        if self.type == "str":
+        if self.type in ("str", "cassette"):
             return text
         if self.type in ("floats", "ints"):
             return [_literal(part) for part in text.split(",")]
@@ -232,7 +232,10 @@ class RecipeSpec(_Named):
 
 @dataclass(frozen=True)
 class TransferSpec(_Named):
-    """An operator that grows or re-discretises a cassette without training, with the guarantee it gives."""
+    """An operator that grows or re-discretises a cassette without training, with the guarantee it gives.
+
+    A parameter of type `cassette` names a second one that it needs; it may also be given as a cassette.
+    """
 
     kind: ClassVar[str] = "transfer operator"
     id: str

@@ -14,6 +14,8 @@ from grokkit_core.text import printable
 
 DTYPES = ("bool", "uint8", "int64", "float32", "float64", "complex64", "complex128")
 Axis = str | int
+LEADING = "..."
+"""As the first axis: any number of leading axes, none included, the same for all tensors of a signature."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,10 @@ def _check_name(name: str, what: str) -> None:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output: its name, axes (a string is symbolic, an integer fixed), dtypes (default first), unit, domain."""
+    """One input or output: its name, axes (a string is symbolic, an integer fixed), dtypes (default first), unit, domain.
+
+    A first axis "..." stands for any number of leading axes.
+    """
 
     name: str
     axes: tuple[Axis, ...]
@@ -168,9 +173,10 @@ class TensorSpec:
     ) -> None:
         _check_name(name, "tensor name")
         shown = f"'{printable(name, 60)}'"
-        for axis in axes:
+        for index, axis in enumerate(axes):
             if isinstance(axis, str):
-                _check_name(axis, f"axis of {shown}")
+                if axis != LEADING or index:
+                    _check_name(axis, f"axis of {shown}")
             elif type(axis) is not int or axis < 1:
                 raise UsageError(
                     f"axis {printable(repr(axis), 60)} of {shown}", expected="a name or a positive integer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from grokkit_core.errors import UsageError
@@ -42,11 +42,17 @@ def calibration(pairs: Sequence[str]) -> dict[str, list[float]]:
     return result
 
 
-def sizes(pairs: Sequence[str]) -> dict[str, int]:
-    """`n=2048` as `{"n": 2048}`; raises `UsageError` for what is no whole number."""
-    result: dict[str, int] = {}
+def sizes(pairs: Sequence[str], references: Collection[str] = ()) -> dict[str, Any]:
+    """`n=2048` as `{"n": 2048}`; the names in `references` take a cassette's name instead of a whole number.
+
+    Raises `UsageError` for anything else.
+    """
+    result: dict[str, Any] = {}
     for pair in pairs:
         name, _, text = pair.partition("=")
+        if name in references and text and name not in result:
+            result[name] = text
+            continue
         if not name or not re.fullmatch(r"[+-]?\d{1,18}", text):
             raise UsageError(f"size '{printable(pair, 80)}'", expected="name=whole number, e.g. n=2048")
         if name in result:

@@ -18,8 +18,9 @@ from grokkit_core.names import check_name
 from grokkit_core.specs import ArchitectureSpec, Event, TransferSpec
 from grokkit_core.streams import stream
 from grokkit_core.task import Task
-from grokkit_core.transfer.operator import Sizes, TransferPlan
-from grokkit_core.workspace import Where, Workspace, workspace
+from grokkit_core.text import printable
+from grokkit_core.transfer.operator import Target, TransferPlan
+from grokkit_core.workspace import Where, Workspace, show, workspace
 
 COMPARED = 1_024
 DENSE = "zero-pad"
@@ -59,7 +60,7 @@ class Growth:
 
 
 def plan_growth(
-    ref: str | Cassette, to: Sizes, *, operator: str | None = None, dense: bool = False, library: Where = None
+    ref: str | Cassette, to: Target, *, operator: str | None = None, dense: bool = False, library: Where = None
 ) -> TransferPlan:
     """What `grow` would do, from the manifest alone. Raises `Incompatible` with the reason and the operators that apply."""
     place = workspace(library)
@@ -70,7 +71,7 @@ def plan_growth(
 
 def grow(
     ref: str | Cassette,
-    to: Sizes,
+    to: Target,
     *,
     operator: str | None = None,
     dense: bool = False,
@@ -82,8 +83,8 @@ def grow(
 ) -> Growth:
     """Change sizes of a cassette without training, certify the result and save it.
 
-    `to` gives new sizes by config field; the operator is the first that applies unless one is named. Outputs of source
-    and result are compared on samples of the task. Raises `Incompatible` or `UsageError` before anything is written.
+    `to` gives new sizes by config field, or a second cassette (or a reference to one) where the operator reads one. The
+    operator is the one with the strongest guarantee unless one is named. Outputs of source and result are compared on samples of the task. Raises `Incompatible` or `UsageError` before anything is written.
     """
     place = workspace(library)
     source = ref if isinstance(ref, Cassette) else load(ref, library=place)
@@ -91,9 +92,10 @@ def grow(
     new_name = check_name(name or default_name(plan))
     place.library.prepare()
     source = source.to(choose_device(device, plan.parameters), dtype)
+    partners = _partners(source, plan, to, place)
     with fitting_threads(plan.parameters):
         started = time.perf_counter()
-        grown = construct(source, plan, name=new_name, seed=seed, place=place)
+        grown = construct(source, plan, partners, name=new_name, seed=seed, place=place)
         seconds = time.perf_counter() - started
         kept = preservation(source, grown, plan, seed=seed)
         _check_kept(kept, plan)
@@ -112,13 +114,25 @@ def default_name(plan: TransferPlan) -> str:
     return plan.source.name[: 64 - len(suffix)].rstrip("-") + suffix
 
 
-def construct(source: Cassette, plan: TransferPlan, *, name: str, seed: int, place: Workspace) -> Cassette:
+def _partners(source: Cassette, plan: TransferPlan, to: Target, place: Workspace) -> dict[str, Cassette]:
+    """The cassettes that a plan reads beside its source."""
+    found = {}
+    for name in plan.partners:
+        given = to.get(name, source)
+        found[name] = given if isinstance(given, Cassette) else load(str(given), library=place)
+    return found
+
+
+def construct(
+    source: Cassette, plan: TransferPlan, partners: Mapping[str, Cassette], *, name: str, seed: int, place: Workspace
+) -> Cassette:
     """The grown cassette, not yet certified or saved."""
     host = place.plugins
-    tensors = host.operator(plan.operator).apply(source, plan)
+    operator = host.operator(plan.operator)
+    tensors = operator.combine(source, partners, plan) if partners else operator.apply(source, plan)
     architecture = host.spec(ArchitectureSpec, plan.architecture.id)
     task: Task = host.task(plan.task.id, **plan.task.parameters)
-    operator = host.spec(TransferSpec, plan.operator)
+    spec = host.spec(TransferSpec, plan.operator)
     inner = source.architecture.spec
     provenance = Provenance(
         kind="grown",
@@ -129,8 +143,8 @@ def construct(source: Cassette, plan: TransferPlan, *, name: str, seed: int, pla
         curve=Curve((), ()),
         operator=operator_record(plan),
         gate=None,
-        parents=(source.manifest.parent(),),
-        software=software(host, task.spec, architecture, operator, inner),
+        parents=(source.manifest.parent(), *(found.parent() for found in plan.partners.values())),
+        software=software(host, task.spec, architecture, spec, inner),
         created=now(),
     )
     sizes = ", ".join(f"{name} {plan.before[name]} to {plan.after[name]}" for name in _changed(plan))
@@ -144,16 +158,18 @@ def construct(source: Cassette, plan: TransferPlan, *, name: str, seed: int, pla
         provenance=provenance,
         summary=f"{source.manifest.name} grown by {plan.operator}: {sizes}"[:200],
         plugins=host,
-        components=(operator, inner),
-        requires=source.manifest.requires.plugins,
+        components=(spec, inner),
+        requires={n for m in (source.manifest, *plan.partners.values()) for n in m.requires.plugins},
         citation=source.manifest.citation,
     )
 
 
 def operator_record(plan: TransferPlan) -> dict[str, Any]:
     """What provenance says of an operator: sizes, settings and its guarantee."""
+    partners = {"partners": list(plan.partners)} if plan.partners else {}
     return {
         "id": plan.operator,
+        **partners,
         "before": dict(plan.before),
         "after": dict(plan.after),
         "settings": dict(plan.settings),
@@ -213,9 +229,11 @@ def _check_kept(kept: Preservation, plan: TransferPlan) -> None:
         )
 
 
-def _plan(place: Workspace, manifest: Manifest, to: Sizes, operator: str | None, dense: bool) -> TransferPlan:
+def _plan(place: Workspace, manifest: Manifest, to: Target, operator: str | None, dense: bool) -> TransferPlan:
     """The plan of the operator that was named, or else of the one with the strongest guarantee."""
     _check_config(place, manifest)
+    if not to and operator is None:
+        raise UsageError("no new size", expected="--to with a size of the network, or --operator")
     if dense and operator not in (None, DENSE):
         raise UsageError(
             f"--dense with operator {operator}", expected=f"{DENSE}, which has a dense and an implicit form"
@@ -238,10 +256,10 @@ def _check_config(place: Workspace, manifest: Manifest) -> None:
         raise BadManifest(f"config of {manifest.ref}: {error}") from None
 
 
-def _named_plan(place: Workspace, manifest: Manifest, to: Sizes, operator: str, dense: bool) -> TransferPlan:
-    options: Mapping[str, Any] = {"dense": True} if dense else {}
+def _named_plan(place: Workspace, manifest: Manifest, to: Target, operator: str, dense: bool) -> TransferPlan:
+    options: dict[str, Any] = {"dense": True} if dense else {}
     try:
-        return place.plugins.operator(operator).plan(manifest, to, **options)
+        return place.plugins.operator(operator).plan(manifest, to, **options, **_read_partners(place, operator, to))
     except Incompatible as error:
         others = [plan.operator for plan in plans_of(place, manifest, to)[0] if plan.operator != operator]
         if not others:
@@ -249,12 +267,29 @@ def _named_plan(place: Workspace, manifest: Manifest, to: Sizes, operator: str, 
         raise Incompatible(str(error), hint=f"these operators apply: {', '.join(others)}") from None
 
 
-def plans_of(place: Workspace, manifest: Manifest, to: Sizes) -> tuple[list[TransferPlan], dict[str, str]]:
+def plans_of(place: Workspace, manifest: Manifest, to: Target) -> tuple[list[TransferPlan], dict[str, str]]:
     """The plans of all operators that could do it, and why the others could not."""
     plans, refusals = [], {}
     for spec in place.plugins.specs(TransferSpec):
         try:
-            plans.append(place.plugins.operator(spec.id).plan(manifest, to))
+            plans.append(place.plugins.operator(spec.id).plan(manifest, to, **_read_partners(place, spec.id, to)))
         except Incompatible as error:
             refusals[spec.id] = str(error)
     return plans, refusals
+
+
+def _read_partners(place: Workspace, operator: str, to: Target) -> dict[str, Any]:
+    """The option `partners` of an operator that reads further cassettes: the manifests of those that were given."""
+    wanted = [field for field in place.plugins.spec(TransferSpec, operator).parameters if field.type == "cassette"]
+    if not wanted:
+        return {}
+    found = {}
+    for field in wanted:
+        given = to.get(field.name)
+        if isinstance(given, Cassette):
+            found[field.name] = given.manifest
+        elif isinstance(given, str) and given:
+            found[field.name] = show(given, library=place)
+        elif given is not None:
+            raise UsageError(f"{field.name} = {printable(repr(given), 60)}", expected=field.expected)
+    return {"partners": found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from grokkit_core.errors import Incompatible, UsageError
@@ -27,6 +27,9 @@ ROUNDING = 1e-5
 Sizes = Mapping[str, int]
 """By name of a config field, its value."""
 
+Target = Mapping[str, Any]
+"""What is wanted: new sizes by config field, and further cassettes (or references to them) by parameter."""
+
 
 @dataclass(frozen=True)
 class TransferPlan:
@@ -34,7 +37,7 @@ class TransferPlan:
 
     `tolerance` is the largest difference of outputs of order one that the guarantee allows in float32 (0: equal to the
     bit; infinite: it does not hold for all inputs). `parameters` are those that will be stored, `settings` what the operator itself keeps of the plan. `notes` are things
-    the user should know before going on.
+    the user should know before going on. `partners` are further cassettes that the operator reads, by parameter.
     """
 
     operator: str
@@ -49,6 +52,11 @@ class TransferPlan:
     parameters: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    partners: Mapping[str, Manifest] = field(default_factory=dict)
+
+    def with_partners(self, partners: Mapping[str, Manifest]) -> TransferPlan:
+        """The same plan, which reads these cassettes too."""
+        return replace(self, partners=partners)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as `grow --dry-run --json` prints it."""
@@ -63,6 +71,7 @@ class TransferPlan:
             "guarantee": self.guarantee,
             "parameters": self.parameters,
             "settings": dict(self.settings),
+            "partners": {name: manifest.ref for name, manifest in self.partners.items()},
             **self.signature.to_json(),
             "notes": list(self.notes),
         }
@@ -81,12 +90,19 @@ class TransferOperator(ABC):
         self.spec = spec
 
     @abstractmethod
-    def plan(self, source: Manifest, target: Sizes, **options: Any) -> TransferPlan:
-        """Check that the operator can do it, from the manifest alone; raises `Incompatible` or `UsageError`."""
+    def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
+        """Check that the operator can do it, from the manifest alone; raises `Incompatible` or `UsageError`.
+
+        Where its spec has parameters of type `cassette`, the option `partners` holds the manifests that were given.
+        """
 
     @abstractmethod
     def apply(self, source: Cassette, plan: TransferPlan) -> Mapping[str, Tensor]:
         """The tensors of the grown network; the source stays as it is. May still raise `Incompatible` on weight values."""
+
+    def combine(self, source: Cassette, partners: Mapping[str, Cassette], plan: TransferPlan) -> Mapping[str, Tensor]:
+        """As `apply`, with the plan's partners; for operators that read more than the source."""
+        return self.apply(source, plan)
 
     def lift(self, inputs: Inputs, plan: TransferPlan) -> Inputs:
         """How inputs of the source become inputs of the grown network; by default they stay."""
@@ -97,12 +113,19 @@ class TransferOperator(ABC):
         return outputs
 
     def resized(
-        self, source: Manifest, before: Sizes, after: Sizes, *, guarantee: str, tolerance: float
+        self,
+        source: Manifest,
+        before: Sizes,
+        after: Sizes,
+        *,
+        guarantee: str,
+        tolerance: float,
+        fixed: Mapping[str, Any] | None = None,
     ) -> TransferPlan:
-        """The plan whose result is the source's own architecture with other sizes in its config."""
+        """The plan whose result is the source's own architecture with other sizes (and `fixed` fields) in its config."""
         architecture, config = self.architecture_of(source)
         try:
-            larger = architecture.settled({**config, **after})
+            larger = architecture.settled({**config, **after, **(fixed or {})})
             architecture.check(larger)
         except UsageError as error:
             raise Incompatible(f"{error}") from None
@@ -125,7 +148,7 @@ class TransferOperator(ABC):
         return architecture, settle(architecture.spec.config, source.architecture.config, architecture.spec.id)
 
 
-def check_target(target: Sizes, before: Sizes, what: str) -> dict[str, int]:
+def check_target(target: Target, before: Sizes, what: str) -> dict[str, int]:
     """The wanted sizes; raises for unknown names, for what is no whole number (`UsageError`), and for shrinking."""
     if not target:
         raise UsageError("no new size", expected=f"--to with one of {', '.join(before)}")

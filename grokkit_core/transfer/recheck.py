@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.errors import GrokkitError
 from grokkit_core.text import printable
 from grokkit_core.transfer.grow import preservation
+from grokkit_core.transfer.operator import TransferOperator, TransferPlan
 from grokkit_core.workspace import Workspace
 
 SEED = 1
@@ -16,18 +20,24 @@ def recheck_growth(cassette: Cassette, place: Workspace) -> tuple[tuple[str, ...
     """Reasons why the recorded growth does not hold, and notes on what could not be checked."""
     provenance, ref = cassette.manifest.provenance, cassette.manifest.ref
     record = provenance.operator or {}
-    if len(provenance.parents) != 1 or not {"id", "after", "settings"} <= set(record):
+    names = record.get("partners", [])
+    if not isinstance(names, list) or len(provenance.parents) != 1 + len(names):
+        record = {}
+    if not {"id", "after", "settings"} <= set(record):
         return (f"{ref} does not say from which cassette and by which operator it grew",), ()
     parent = provenance.parents[0]
     try:
-        source = load(f"{parent.name}@{parent.digest}", library=place)
+        source, *others = (load(f"{one.name}@{one.digest}", library=place) for one in provenance.parents)
     except GrokkitError:
-        name = printable(f"{parent.name}@{parent.version}", 80)
-        return (), (f"{ref}: its parent {name} is not in the library, so function preservation was not rechecked",)
+        named = sorted({printable(f"{one.name}@{one.version}", 80) for one in provenance.parents})
+        whole = f"its parent {named[0]} is" if len(named) == 1 else f"one of its parents {', '.join(named)} is"
+        return (), (f"{ref}: {whole} not in the library, so function preservation was not rechecked",)
     try:
         operator = place.plugins.operator(str(record["id"]))
-        plan = operator.plan(source.manifest, dict(record["after"]), **dict(record["settings"]))
+        plan = _plan(operator, source, dict(zip(names, others, strict=True)), record)
         source = source.to(cassette.device)
+        if dict(plan.after) != dict(record["after"]):
+            return (f"growing {parent.name} so gives {dict(plan.after)}, not {record['after']}",), ()
         kept = preservation(source, cassette, plan, seed=SEED)
     except (GrokkitError, TypeError, ValueError) as error:
         return (f"the growth from {parent.name} cannot be repeated: {error}",), ()
@@ -36,3 +46,14 @@ def recheck_growth(cassette: Cassette, place: Workspace) -> tuple[tuple[str, ...
     return (
         f"it differs from its parent {parent.name} by {kept.difference:.3g}, {plan.operator} keeps the function",
     ), ()
+
+
+def _plan(
+    operator: TransferOperator, source: Cassette, partners: Mapping[str, Cassette], record: Mapping[str, Any]
+) -> TransferPlan:
+    """The recorded growth as a plan, made anew from the parents."""
+    settings = dict(record["settings"])
+    if not partners:
+        return operator.plan(source.manifest, dict(record["after"]), **settings)
+    manifests = {name: cassette.manifest for name, cassette in partners.items()}
+    return operator.plan(source.manifest, {}, partners=manifests, **settings)

@@ -14,7 +14,7 @@ from grokkit_core.errors import Incompatible
 from grokkit_core.manifest import Manifest
 from grokkit_core.task import Inputs, map_tensors
 from grokkit_core.tensors import Signature
-from grokkit_core.transfer.operator import Sizes, TransferOperator, TransferPlan, check_target, sizes_of
+from grokkit_core.transfer.operator import Target, TransferOperator, TransferPlan, check_target, sizes_of
 
 GUARANTEE = "equal on inputs that the coarse grid resolves (below its Nyquist frequency), to rounding"
 
@@ -24,7 +24,7 @@ class Regrid(TransferOperator):
     interpolation along the axes of that size, which is exact for periodic fields below the coarse Nyquist frequency.
     """
 
-    def plan(self, source: Manifest, target: Sizes, **options: Any) -> TransferPlan:
+    def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """Finer grids of an architecture that names its grid sizes."""
         architecture, config = self.architecture_of(source)
         before = sizes_of(list(architecture.grids(config)), config)

@@ -15,6 +15,7 @@ from grokkit_core.manifest import Manifest
 from grokkit_core.transfer.operator import (
     ROUNDING,
     Sizes,
+    Target,
     TransferOperator,
     TransferPlan,
     check_target,
@@ -31,7 +32,7 @@ class Widen(TransferOperator):
     for other inputs.
     """
 
-    def plan(self, source: Manifest, target: Sizes, **options: Any) -> TransferPlan:
+    def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """Larger hidden layers of an architecture that declares its layers."""
         architecture, config = self.architecture_of(source)
         layers = architecture.layers(config)

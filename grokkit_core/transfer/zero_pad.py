@@ -20,6 +20,7 @@ from grokkit_core.tensors import Signature
 from grokkit_core.transfer.operator import (
     ROUNDING,
     Sizes,
+    Target,
     TransferOperator,
     TransferPlan,
     check_target,
@@ -129,7 +130,7 @@ class ZeroPad(TransferOperator):
     is growing once. New units have zero weights on both sides: they never learn, so padding adds no capacity to train.
     """
 
-    def plan(self, source: Manifest, target: Sizes, *, dense: bool = False, **options: Any) -> TransferPlan:
+    def plan(self, source: Manifest, target: Target, *, dense: bool = False, **options: Any) -> TransferPlan:
         """Larger inputs or hidden layers of an architecture that declares its layers."""
         base, config, current = self._inside(source)
         before = {**own_sizes(base, config), **current}

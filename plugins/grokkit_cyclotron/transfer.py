@@ -15,7 +15,7 @@ from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.manifest import Manifest
 from grokkit_core.transfer.operator import (
     ROUNDING,
-    Sizes,
+    Target,
     TransferOperator,
     TransferPlan,
     check_target,
@@ -55,7 +55,7 @@ def duplicate_and_split(config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 class DuplicateAndSplit(TransferOperator):
     """`duplicate_and_split` for cassettes: `copies` nodes for each cell of the grid."""
 
-    def plan(self, source: Manifest, target: Sizes, **options: Any) -> TransferPlan:
+    def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """A multiple of the copies that there are, of a `grokkit_cyclotron/topobrain`."""
         if source.architecture.id != TOPOBRAIN:
             raise Incompatible(f"architecture {source.architecture.id}", expected=TOPOBRAIN)

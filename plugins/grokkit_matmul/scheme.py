@@ -28,11 +28,31 @@ class Format:
     def __str__(self) -> str:
         return f"<{self.m},{self.k},{self.n}>"
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """m, k and n."""
+        return self.m, self.k, self.n
+
+
+KNOWN_RANKS = {(2, 2, 2): 7, (2, 2, 3): 11, (2, 2, 4): 14, (2, 2, 5): 18, (2, 3, 3): 15, (2, 3, 4): 20, (3, 3, 3): 23}
+"""Least numbers of multiplications known over the integers by sorted sizes (Fawzi et al. 2022, table 1)."""
+
+
+def best_known_rank(shape: Format) -> int:
+    """The least known rank of small formats; raises `UsageError` for others."""
+    sizes = tuple(sorted(shape.sizes))
+    if sizes[0] == 1:
+        return sizes[1] * sizes[2]
+    if sizes not in KNOWN_RANKS:
+        raise UsageError(f"no rank for {shape}", expected="rank=R: no best one is known to be in reach here")
+    return KNOWN_RANKS[sizes]
+
 
 def product_tensor(shape: Format) -> Integers:
     """The tensor of the product, int64 "m k k n m n": 1 where entry (i, j) of A times (k, l) of B belongs to (p, q) of C."""
     rows, inner, columns = (np.eye(size, dtype=np.int64) for size in (shape.m, shape.k, shape.n))
-    return np.einsum("ip,jk,lq->ijklpq", rows, inner, columns)
+    tensor: Integers = np.einsum("ip,jk,lq->ijklpq", rows, inner, columns)
+    return tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +72,7 @@ class Scheme:
     @property
     def format(self) -> Format:
         """The sizes of the product."""
-        return Format(*self.u.shape[1:], self.v.shape[2])
+        return Format(int(self.u.shape[1]), int(self.u.shape[2]), int(self.v.shape[2]))
 
     @property
     def rank(self) -> int:

@@ -7,11 +7,12 @@ import click
 from grokkit_cli import render
 from grokkit_cli.parsing import sizes
 from grokkit_cli.session import CassetteRef, ComponentName, Session, device_option, dtype_option, verb
+from grokkit_core.specs import TransferSpec
 
 
 @verb
 @click.argument("ref", type=CassetteRef())
-@click.option("--to", "to", multiple=True, required=True, metavar="K=V", help="A new size (repeatable).")
+@click.option("--to", "to", multiple=True, metavar="K=V", help="A new size, or by=REF (repeatable).")
 @click.option(
     "--operator", type=ComponentName("transfer operator"), help="How to grow; default: the first that applies."
 )
@@ -37,7 +38,8 @@ def grow_(
     """Make a cassette larger or finer without training, and check that its function is kept."""
     from grokkit_core.transfer.grow import grow, plan_growth
 
-    wanted = sizes(to)
+    operators = session.workspace.plugins.specs(TransferSpec)
+    wanted = sizes(to, {field.name for spec in operators for field in spec.parameters if field.type == "cassette"})
     plan = plan_growth(ref, wanted, operator=operator, dense=dense, library=session.workspace)
     render.notes(plan.notes)
     if dry_run:

@@ -1,0 +1,114 @@
+"""The bilinear network: integer factors, how they were found, and products of matrices of any size."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from grokkit_core.architecture import Architecture
+from grokkit_core.certify.algebraic import integers
+from grokkit_core.specs import Field
+from grokkit_core.tensors import Signature
+from grokkit_matmul.plugin import SIGNATURE
+from grokkit_matmul.runtime import Runtime
+from grokkit_matmul.scheme import Scheme
+
+if TYPE_CHECKING:
+    from grokkit_core.benchmark import Row
+
+    from grokkit_core.cassette import Cassette
+
+
+class BilinearNetwork(nn.Module):
+    """Buffers `u` "rank m k", `v` "rank k n", `w` "rank m n" in int8.
+
+    With `raw`: `raw.u/v/w` float64, the factors as training left them; `gauge.x/y/z`, the sandwich that was applied, and
+    `gauge.scales` "rank 2", by which the slots of U and V were then divided, before rounding.
+    """
+
+    def __init__(self, m: int, k: int, n: int, rank: int, raw: bool) -> None:
+        super().__init__()
+        shapes = {"u": (rank, m, k), "v": (rank, k, n), "w": (rank, m, n)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.int8))
+        if raw:
+            sandwich = {"x": (m, m), "y": (k, k), "z": (n, n), "scales": (rank, 2)}
+            self.raw, self.gauge = _Tensors(shapes), _Tensors(sandwich)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What multiplies; made when it is first needed."""
+        if "_runtime" not in self.__dict__:
+            self.__dict__["_runtime"] = Runtime(scheme_of(self.state_dict()))
+        found: Runtime = self.__dict__["_runtime"]
+        return found
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """ "... m k" times "... k n"."""
+        return self.runtime.multiply(a, b)
+
+
+class _Tensors(nn.Module):
+    """Named float64 tensors under one prefix."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+
+
+def scheme_of(tensors: Mapping[str, Tensor]) -> Scheme:
+    """The integer scheme in a network's tensors."""
+    return Scheme(*(integers(tensors[name]) for name in "uvw"))
+
+
+class Bilinear(Architecture):
+    """Builds bilinear networks, and multiplies with a cassette of them."""
+
+    verbs = ("matmul",)
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """A network with all coefficients zero."""
+        return BilinearNetwork(*(int(config[name]) for name in ("m", "k", "n", "rank")), bool(config["raw"]))
+
+    def signature(self, config: Mapping[str, Any]) -> Signature:
+        """Matrices of any size: the scheme works on blocks."""
+        return SIGNATURE
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        self._runtimes: weakref.WeakKeyDictionary[Cassette, Runtime] = weakref.WeakKeyDictionary()
+
+    def runtime(self, cassette: Cassette) -> Runtime:
+        """What multiplies with the coefficients of a cassette."""
+        if cassette not in self._runtimes:
+            module = cassette.module
+            assert isinstance(module, BilinearNetwork)
+            self._runtimes[cassette] = module.runtime
+        return self._runtimes[cassette]
+
+    def matmul(
+        self, cassette: Cassette, a: Tensor, b: Tensor, *, out: Tensor | None = None, levels: int | None = None
+    ) -> Tensor:
+        """`a` "... m k" times `b` "... k n" on the device that they are on, as `torch.matmul`; see `Runtime.multiply`.
+
+        `levels=0` is the plain product; by default as many levels as `grokkit bench` found worthwhile on this machine.
+        """
+        return self.runtime(cassette).multiply(a, b, out=out, levels=levels)
+
+    @property
+    def benchmark_settings(self) -> tuple[Field, ...]:
+        """What `grokkit bench --set` takes."""
+        from grokkit_matmul.bench import SETTINGS
+
+        return SETTINGS
+
+    def benchmark(self, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool) -> Iterable[Row]:
+        """Products of large matrices beside `torch.mm`; first the choice of levels where it was never made."""
+        from grokkit_matmul.bench import benchmark
+
+        return benchmark(self.runtime(cassette), cassette, settings, recalibrate=recalibrate)
