@@ -1,0 +1,257 @@
+"""Products of large matrices beside `torch.mm`: speed, error and memory, and the choice of levels that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokkit_core.benchmark import Row
+from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.specs import Field
+from grokkit_core.streams import stream
+from grokkit_core.timing import Paired, calls_for, clock_for, paired
+from grokkit_matmul import levels as level_choice
+from grokkit_matmul.levels import Circumstances, Measured
+from grokkit_matmul.machine import nominal_peak
+from grokkit_matmul.runtime import Runtime
+
+if TYPE_CHECKING:
+    from grokkit_core.cassette import Cassette
+
+SETTINGS = (
+    Field("sizes", "ints", (1024, 2048, 4096), low=1, high=2**16, help="square matrices of these sizes"),
+    Field("levels", "ints", (0, 1, 2), low=0, high=8, help="levels that are compared; 0: the automatic choice"),
+    Field("pairs", "int", 9, low=1, high=1000, help="alternating pairs below size 8192; five above at most"),
+    Field("entries", "str", "normal", choices=("normal", "uniform"), help="N(0, 1), or uniform on [0, 1)"),
+)
+SEED = 0
+CALIBRATED = {"cpu": (1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192)}
+CALIBRATION_PAIRS = 3
+CALIBRATION_LEVELS = (1, 2)
+LARGE, LARGE_PAIRS = 8192, 5
+SLACK = 1.02
+"""A median of ratios above (8/7)^levels times this cannot be true: additions only lower it, and clocks are compared in pairs."""
+
+FAIR_SHARE = 0.8
+"""A baseline below this share of the nominal peak is not a tuned product, which the row then says."""
+
+FAIR_GROWTH = 8.16
+"""t(N) / t(N/2) above 8 by more than 2 % means that the larger product is slower than it should be."""
+
+ERROR_ROWS = 16
+
+
+@dataclass
+class Products:
+    """Two matrices "n n", their product, and what a run of `torch.mm` takes, for rows of one size."""
+
+    n: int
+    a: Tensor
+    b: Tensor
+    out: Tensor
+    reference: Tensor = field(init=False)
+    plain_error: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = torch.linspace(0, self.n - 1, min(ERROR_ROWS, self.n)).long().to(self.a.device)
+        self.reference = _precise(self.a[self.rows], self.b)
+        torch.mm(self.a, self.b, out=self.out)
+        self.plain_error = self.error()
+
+    def error(self) -> float:
+        """The Frobenius distance of `out` from the precise product, on some rows, relative to it."""
+        apart = _difference(self.out[self.rows], self.reference)
+        return apart
+
+    @property
+    def operations(self) -> float:
+        """Of the plain product."""
+        return 2.0 * self.n**3
+
+
+def benchmark(
+    runtime: Runtime, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool
+) -> Iterator[Row]:
+    """First the levels are calibrated where they never were; then a row for each size and number of levels."""
+    if cassette.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+        raise UsageError(f"a benchmark in {cassette.dtype}", expected="float32 or float64")
+    _check_memory(max(settings["sizes"]), cassette)
+    with torch.inference_mode(), _exact_float32():
+        circumstances = Circumstances(runtime.form, cassette.dtype, cassette.device, torch.get_num_threads())
+        if recalibrate or not level_choice.recorded(circumstances):
+            yield from calibrate(runtime, circumstances, settings["sizes"])
+        for n in settings["sizes"]:
+            yield from measure(runtime, cassette.dtype, cassette.device, n, settings)
+
+
+def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[int]) -> Iterator[Row]:
+    """Measure which levels pay from which size on, and record it; larger `sizes` than the usual ones are added."""
+    usual = CALIBRATED[circumstances.device.type]
+    step = min(runtime.recursion.format.sizes)
+    measured = []
+    for n in sorted({*usual, *(size for size in sizes if size > max(usual))}):
+        products = _drawn(n, circumstances.dtype, circumstances.device, "normal")
+        for count in CALIBRATION_LEVELS:
+            if n < 2 * step**count:
+                continue
+            found = _timed(runtime, products, count, CALIBRATION_PAIRS, circumstances.device)
+            measured.append(Measured(n, count, found.ratio))
+            yield _row(f"calibrating, {_levels(count)}", products, found, {"levels": count}, circumstances.dtype)
+    level_choice.record(circumstances, measured)
+
+
+def measure(
+    runtime: Runtime, dtype: torch.dtype, device: torch.device, n: int, settings: Mapping[str, Any]
+) -> Iterator[Row]:
+    """`torch.mm`, the automatic choice and the given levels on one size."""
+    products = _drawn(n, dtype, device, settings["entries"])
+    chosen = runtime.chosen_levels(products.a, products.b)
+    wanted = [chosen, *(count for count in dict.fromkeys(settings["levels"]) if count not in (0, chosen))]
+    pairs = min(settings["pairs"], LARGE_PAIRS) if n >= LARGE else settings["pairs"]
+    for index, count in enumerate(wanted):
+        found = _timed(runtime, products, count, pairs, device, automatic=index == 0)
+        if index == 0:
+            yield _baseline(products, found, dtype, device)
+        name = f"automatic: {_levels(count)}" if index == 0 else _levels(count)
+        yield _row(name, products, found, _figures(runtime, products, count, found), dtype)
+
+
+def _timed(
+    runtime: Runtime, products: Products, count: int, pairs: int, device: torch.device, *, automatic: bool = False
+) -> Paired:
+    """`torch.mm(out=)` first, the runtime second, both into the same matrix; what is left there is the runtime's."""
+    a, b, out = products.a, products.b, products.out
+    levels = None if automatic else count
+
+    def plain() -> object:
+        return torch.mm(a, b, out=out)
+
+    def ours() -> object:
+        return runtime.multiply(a, b, out=out, levels=levels)
+
+    clock = clock_for(device)
+    found = paired(plain, ours, pairs=pairs, clock=clock, calls=_calls(plain, products, clock))
+    runtime.multiply(a, b, out=out, levels=levels)
+    return found
+
+
+def _calls(call: Callable[[], object], products: Products, clock: Callable[[], float]) -> tuple[int, int]:
+    """Several calls a sample for small matrices; the same for both sides."""
+    calls = calls_for(call, clock) if products.n < LARGE // 4 or products.a.is_cuda else 1
+    return calls, calls
+
+
+def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: torch.device) -> Row:
+    """The row of `torch.mm`, with how good a baseline it is."""
+    speed = products.operations / found.first_s
+    figures: dict[str, float | int | str] = {
+        "n": products.n,
+        "dtype": _name(dtype),
+        "gflops": speed / 1e9,
+        "error": products.plain_error,
+        "cpu_over_wall": found.first.cpu_over_wall,
+    }
+    notes = []
+    peak = nominal_peak(dtype, device, torch.get_num_threads())
+    if peak is not None:
+        figures["peak_share"] = speed / peak
+        if speed < FAIR_SHARE * peak:
+            notes.append(f"torch.mm reaches {speed / peak:.0%} of the nominal peak {peak / 1e9:,.0f} GFLOP/s")
+    return Row("torch.mm", 1, found.first_s, None, figures, note="; ".join(notes))
+
+
+def _row(
+    what: str, products: Products, found: Paired, figures: Mapping[str, float | int | str], dtype: torch.dtype
+) -> Row:
+    count = int(figures["levels"])
+    ceiling = (8 / 7) ** count * SLACK if count else float("inf")
+    problem = ""
+    if found.ratio > ceiling:
+        problem = (
+            f"{what} at {products.n}: {found.ratio:.3f} times as fast as torch.mm is above what {count} levels can give "
+            f"({ceiling:.3f}); the baseline was disturbed or is poor"
+        )
+    shown = {
+        "n": products.n,
+        "dtype": _name(dtype),
+        "gflops": products.operations / found.second_s / 1e9,
+        "lowest": min(found.ratios),
+        "highest": max(found.ratios),
+        **figures,
+    }
+    return Row(what, 1, found.second_s, found.ratio, shown, problem=problem)
+
+
+def _figures(runtime: Runtime, products: Products, count: int, found: Paired) -> dict[str, float | int | str]:
+    """Levels, error and memory of the product that is in `out`."""
+    error = products.error()
+    factor = error / products.plain_error if products.plain_error else 1.0
+    held = runtime.recursion.buffers.bytes / (3 * products.n**2 * products.a.element_size())
+    return {
+        "levels": count,
+        "error": error,
+        "error_factor": factor,
+        "workspace": held if count else 0.0,
+        "cpu_over_wall": found.second.cpu_over_wall,
+    }
+
+
+def _drawn(n: int, dtype: torch.dtype, device: torch.device, entries: str) -> Products:
+    """Two random matrices; drawn on the CPU, so that a seed means the same everywhere."""
+    draw = torch.randn if entries == "normal" else torch.rand
+    a, b = (draw(n, n, generator=stream(SEED, "bench", n, side), dtype=torch.float32) for side in (0, 1))
+    return Products(n, a.to(device, dtype), b.to(device, dtype), torch.zeros(n, n, dtype=dtype, device=device))
+
+
+def _precise(rows: Tensor, b: Tensor) -> Tensor | np.ndarray[Any, Any]:
+    """Rows of a product in float64; for float64 in numpy's longdouble."""
+    if rows.dtype != torch.float64:
+        return rows.double() @ b.double()
+    return np.matmul(rows.cpu().numpy().astype(np.longdouble), b.cpu().numpy().astype(np.longdouble))
+
+
+def _difference(rows: Tensor, reference: Tensor | np.ndarray[Any, Any]) -> float:
+    if isinstance(reference, Tensor):
+        return float((rows.double() - reference).norm() / reference.norm())
+    apart = rows.cpu().numpy().astype(np.longdouble) - reference
+    return float(np.sqrt((apart**2).sum() / (reference**2).sum()))
+
+
+def _check_memory(n: int, cassette: Cassette) -> None:
+    """Raise `Incompatible` where the largest matrices would not fit."""
+    needed = 4.5 * n**2 * cassette.dtype.itemsize
+    if cassette.device.type == "cuda":
+        free = torch.cuda.mem_get_info(cassette.device)[0]
+    else:
+        import os
+
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    if needed > free:
+        raise Incompatible(
+            f"size {n} needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free", expected="a smaller size"
+        )
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """No TF32 inside the block: its products have ten bits, and no claim about float32 holds with them."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _levels(count: int) -> str:
+    return {0: "plain product", 1: "1 level"}.get(count, f"{count} levels")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
