@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grokkit_core.architecture import Architecture as Architecture
     from grokkit_core.architecture import Layer as Layer
+    from grokkit_core.benchmark import bench as bench
     from grokkit_core.cassette import Cassette as Cassette
     from grokkit_core.cassette import load as load
     from grokkit_core.certify.verify import verify as verify
@@ -41,6 +42,7 @@ _HOME = {
     "Manifest": "manifest:Manifest",
     "Task": "task:Task",
     "Workspace": "workspace:Workspace",
+    "bench": "benchmark:bench",
     "compose": "fusion.compose:compose",
     "grow": "transfer.grow:grow",
     "hookimpl": "hookspecs:hookimpl",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from grokkit_core.specs import ArchitectureSpec, settle
+from grokkit_core.specs import ArchitectureSpec, Field, settle
 from grokkit_core.tensors import Signature
 
 if TYPE_CHECKING:
+    from grokkit_core.benchmark import Row
+    from grokkit_core.cassette import Cassette
     from grokkit_core.plugins import PluginHost
 
 
@@ -42,9 +45,14 @@ class Architecture(ABC):
     """A family of networks. A subclass says how to build one from its config and what it takes and gives.
 
     `reads_context` is set by architectures whose `forward` takes `context`, a mapping of tensors of shape `(batch,)`.
+    `verbs` names methods that take a cassette first: `verbs = ("multiply",)` makes `cassette.multiply(a, b)` call
+    `architecture.multiply(cassette, a, b)`. A name that every cassette has already keeps its meaning.
+    `benchmark_settings` are the settings of `benchmark`.
     """
 
     reads_context: bool = False
+    verbs: Sequence[str] = ()
+    benchmark_settings: Sequence[Field] = ()
     plugins: PluginHost
 
     def __init__(self, spec: ArchitectureSpec) -> None:
@@ -102,3 +110,20 @@ class Architecture(ABC):
     def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Raise `BadWeights` for tensors of the right shapes that still contradict the config."""
         return
+
+    def benchmark(self, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool) -> Iterable[Row] | None:
+        """Rows of `grokkit bench` for this family, yielded as they are measured; None: the general benchmark does.
+
+        `settings` holds every one of `benchmark_settings`. `recalibrate` asks to measure anew what is otherwise kept from
+        an earlier run. The cassette stands on its device, and torch's threads are set. `grokkit_core.benchmark` has the
+        timing; a row that cannot be right says so in its `problem`.
+        """
+        return None
+
+    def verb(self, name: str, cassette: Cassette) -> Callable[..., Any]:
+        """The verb of that name with `cassette` as its first argument; raises `AttributeError` that lists those there are."""
+        if name not in tuple(self.verbs):
+            listed = ", ".join(self.verbs)
+            has = f"whose verbs are {listed}" if listed else "which has no verbs of its own"
+            raise AttributeError(f"{cassette.manifest.ref} has no attribute '{name}'; it is a {self.spec.id}, {has}")
+        return partial(getattr(self, name), cassette)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from grokkit_core import contract, packing, saving, store
 from grokkit_core.architecture import Architecture
-from grokkit_core.errors import BadManifest, BadWeights, Incompatible, NotFound, PluginError, UsageError
+from grokkit_core.errors import BadManifest, BadWeights, GrokkitError, Incompatible, NotFound, PluginError, UsageError
 from grokkit_core.library import Entry
 from grokkit_core.manifest import (
     ArchitectureRef,
@@ -98,6 +98,22 @@ class Cassette:
         """The installed task, with the law constants of this cassette."""
         reference = self.manifest.task
         return self._needed(lambda: self.plugins.task(reference.id, **reference.parameters))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A verb of the architecture with this cassette as its first argument, kept so that it is looked for once.
+
+        Raises `AttributeError` for any other name, also where the architecture cannot be asked.
+        """
+        if name.startswith("_") or "manifest" not in vars(self):
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        if hasattr(type(self), name):  # a property that raised an `AttributeError`: it has to be seen, not this one
+            return object.__getattribute__(self, name)  # type: ignore[no-any-return]
+        try:
+            architecture = self.architecture
+        except GrokkitError as error:
+            raise AttributeError(f"{self.manifest.ref} has no attribute '{name}', or cannot say so: {error}") from error
+        verb = vars(self)[name] = architecture.verb(name, self)
+        return verb
 
     def _needed(self, find: Callable[[], Found]) -> Found:
         """What an installed plugin must bring for this cassette; raises `PluginError` that names the distributions."""

@@ -158,7 +158,8 @@ class _Named:
 
     def _check_types(self, identifier: str) -> None:
         """Raise `UsageError` for an attribute of a wrong type; else it would be met where it is used or printed."""
-        for name in ("summary", "metric", "unit", "recipe", "task", "architecture", "guarantee", "needs"):
+        texts = ("summary", "metric", "unit", "recipe", "speed_baseline", "task", "architecture", "guarantee", "needs")
+        for name in texts:
             if not isinstance(getattr(self, name, ""), str):
                 raise UsageError(f"{name} of {self.kind} {identifier}", expected="a string")
         if hasattr(self, "signature") and not isinstance(self.signature, Signature):
@@ -173,6 +174,8 @@ class TaskSpec(_Named):
     """A law: its signature, its metric with unit, and the constants that members of a composition must share.
 
     `target` names a `grokkit_core.task.Task`. `floor` is the metric's rounding floor: two figures below it agree.
+    `speed_baseline` names the one of the task's baselines that `grokkit bench` times beside a cassette (empty: the first);
+    it must compute on whatever device its inputs are on.
     """
 
     kind: ClassVar[str] = "task"
@@ -187,6 +190,7 @@ class TaskSpec(_Named):
     floor: float = 0.0
     higher_is_better: bool = False
     recipe: str = ""
+    speed_baseline: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ from grokkit_cli.pipes import reader
 from grokkit_cli.session import Session, common_options
 
 COMMANDS = {
+    "bench": "time a cassette beside a baseline",
     "compose": "fuse cassettes into one, with a gate",
     "doctor": "check the installation, the libraries and the plugins",
     "grow": "make a cassette larger or finer without training",

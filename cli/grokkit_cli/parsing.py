@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grokkit_core.errors import UsageError
 from grokkit_core.plugins import PluginHost
 from grokkit_core.specs import GateSpec, TaskSpec, parse_settings
 from grokkit_core.text import printable
+
+if TYPE_CHECKING:
+    from grokkit_core.cassette import Cassette
 
 MAX_SEEDS = 10_000
 
@@ -25,6 +28,12 @@ def training_settings(host: PluginHost, task: str, recipe: str | None, pairs: Se
     spec = host.spec(TaskSpec, task)
     found = host.recipe_for(spec, recipe)
     return parse_settings([*found.parameters, *spec.parameters], pairs, f"recipe {found.id}")
+
+
+def benchmark_settings(cassette: Cassette, pairs: Sequence[str]) -> dict[str, Any]:
+    """`--set` values of the benchmark that a cassette's architecture brings."""
+    architecture = cassette.architecture
+    return parse_settings(architecture.benchmark_settings, pairs, f"the benchmark of {architecture.spec.id}")
 
 
 def calibration(pairs: Sequence[str]) -> dict[str, list[float]]:

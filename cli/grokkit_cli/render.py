@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from grokkit_core.text import printable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
+    from grokkit_core.benchmark import Bench
     from grokkit_core.certify.verify import Verification
     from grokkit_core.doctor import Check
     from grokkit_core.fusion.compose import Composition
@@ -80,16 +81,16 @@ def live_allowed() -> bool:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """A spinner on stderr while something takes time, where stderr is a terminal."""
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr while something takes time, where stderr is a terminal; yields what prints a line above it."""
     if not live_allowed():
-        yield
+        yield lambda line: None
         return
     from rich.console import Console
-    from rich.text import Text
 
-    with Console(stderr=True).status(Text(printable(what))):
-        yield
+    console = Console(stderr=True, highlight=False)
+    with console.status(_text(what)):
+        yield lambda line: console.print(_text(line))
 
 
 def notes(lines: Sequence[str]) -> None:
@@ -223,6 +224,13 @@ def verifications(results: Sequence[Verification]) -> None:
         how = f"{found.level}, {found.dtype}, seed {found.seed}"
         row(made, result.manifest.ref, recorded, found.verdict, agrees, how, because)
     console().print(made)
+
+
+def benchmark(found: Bench) -> None:
+    """The table of `grokkit bench`."""
+    from grokkit_cli.timings import print_benchmark
+
+    print_benchmark(found, console())
 
 
 def plan(planned: FusionPlan) -> None:

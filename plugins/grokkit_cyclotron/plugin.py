@@ -34,6 +34,7 @@ def _task() -> Iterator[Component]:
         parameters=[Field("dt", "float", 0.05, low=1e-6, high=10.0, help="time between states [s]")],
         floor=1e-14,
         recipe="cyclotron/published",
+        speed_baseline="euler",
     )
 
 

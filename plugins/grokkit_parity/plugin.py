@@ -35,6 +35,7 @@ def _network() -> Iterator[Component]:
             Field("support", "ints", (), low=0, high=LARGEST, help="which ones; empty: drawn from the seed"),
         ],
         recipe="parity/fast",
+        speed_baseline="elimination",
     )
     yield ArchitectureSpec(
         "grokkit_parity/mlp",

@@ -40,7 +40,7 @@ def test_commands_are_offered(complete: Complete) -> None:
     assert {"compose", "train", "run"} <= set(plain(complete("")))
 
 
-@pytest.mark.parametrize("command", ["show", "verify", "compose", "run", "remove"])
+@pytest.mark.parametrize("command", ["show", "verify", "bench", "compose", "run", "remove"])
 def test_every_command_that_takes_a_cassette_offers_their_names(complete: Complete, command: str) -> None:
     assert "cyclotron-8node" in plain(complete(command, "cyc"))
 

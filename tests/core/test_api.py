@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_the_verbs_of_the_architecture_are_there() -> None:
-    verbs = {"list", "show", "load", "train", "verify", "compose", "run", "remove", "import_cassette"}
+    verbs = {"bench", "list", "show", "load", "train", "verify", "compose", "run", "remove", "import_cassette"}
     assert verbs <= set(gk.__all__)
     assert all(callable(getattr(gk, name)) for name in verbs)
 
@@ -140,6 +141,22 @@ def test_verify_gives_the_same(cli: Cli, tiny: Path, options: dict[str, Any]) ->
     assert found.code == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"dtype": "float64"}, {"threads": 1}])
+def test_bench_gives_the_same(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("grokkit_core.benchmark.clock_for", lambda device: lambda: float(next(seconds)))
+
+    def lasting_rows(found: dict[str, Any]) -> dict[str, Any]:
+        machine = {"wall_s", "cpu_over_wall"}
+        rows = [{key: value for key, value in row.items() if key not in machine} for row in found["rows"]]
+        return {**found, "rows": rows}
+
+    typed = [part for key, value in options.items() for part in (f"--{key}", value)]
+    found = cli("bench", "one", "--library", tiny, "--json", *typed)
+    assert found.code == 0
+    assert lasting_rows(found.json) == lasting_rows(plain(gk.bench("one", library=tiny, **options).to_json()))
+
+
 @pytest.mark.usefixtures("few_samples")
 @pytest.mark.parametrize(
     ("typed", "options"),
@@ -206,6 +223,8 @@ def test_train_gives_the_same(cli: Cli, tmp_path: Path) -> None:
         (("show", "nobody"), lambda place: gk.show("nobody", library=place)),
         (("show", "Bad Name"), lambda place: gk.show("Bad Name", library=place)),
         (("verify", "one", "--dtype", "float16"), lambda place: gk.verify("one", dtype="float16", library=place)),
+        (("bench", "one", "--recalibrate"), lambda place: gk.bench("one", recalibrate=True, library=place)),
+        (("bench", "one", "--set", "x=1"), lambda place: gk.bench("one", settings={"x": 1}, library=place)),
         (("compose", "one"), lambda place: gk.compose("one", library=place)),
         (
             ("compose", "one", "eight", "--calibrate", "omega=9"),

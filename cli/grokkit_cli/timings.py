@@ -1,0 +1,77 @@
+"""Times on a terminal: the table of `grokkit bench`, and its rows as they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from grokkit_cli.render import number, row, table
+from grokkit_core.text import printable
+
+if TYPE_CHECKING:
+    from grokkit_core.benchmark import Bench, Row
+
+TABLE_WIDTH, FIGURE_WIDTH = 56, 12
+"""Columns of the terminal that a table needs, and each figure in it; with fewer, rows stand below each other."""
+
+
+def print_benchmark(found: Bench, console: Console) -> None:
+    """A row a measurement, what it was measured on, and what cannot be right."""
+    names = list(dict.fromkeys(name for item in found.rows for name in item.figures))
+    if console.width < TABLE_WIDTH + FIGURE_WIDTH * len(names):
+        for item in found.rows:
+            console.print(printable(line(item, figures=True), 1_000), style="red" if item.problem else "")
+    else:
+        _print_table(found, names, console)
+    console.print()
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    kind = "CPU time" if found.device == "cpu" else "time until the device is idle"
+    where = f"{printable(found.device, 40)}, {printable(found.dtype, 40)}, {threads}"
+    console.print(f"{where}; medians of one call, {kind}; ratio: baseline over own, above 1 is faster")
+    for note in found.notes:
+        console.print(printable(note, 400))
+
+
+def _print_table(found: Bench, names: list[str], console: Console) -> None:
+    heads = [name.removesuffix("_s").replace("_", " ") for name in names]
+    count = len(names)
+    made = table("what", "batch", "time", "ratio", *heads, "remark", numbers=range(1, count + 4))
+    for item in found.rows:
+        cells = [_figure(name, item.figures[name]) if name in item.figures else "-" for name in names]
+        remark = "; ".join(filter(None, [item.problem, item.note]))
+        style = "red" if item.problem else "dim" if item.ratio is None else ""
+        row(made, item.what, f"{item.batch:,}", duration(item.median_s), _ratio(item), *cells, remark, style=style)
+    console.print(made)
+
+
+def line(item: Row, *, figures: bool = False) -> str:
+    """A measurement on one line, for progress and for narrow terminals."""
+    parts = [f"{item.what}, batch {item.batch:,}: {duration(item.median_s)}"]
+    if item.ratio is not None:
+        parts.append(f"ratio {_ratio(item)}")
+    if figures:
+        named = ((name, _figure(name, value)) for name, value in item.figures.items())
+        parts += [f"{name.removesuffix('_s').replace('_', ' ')} {text}" for name, text in named]
+    return ", ".join([*parts, *filter(None, [item.problem, item.note])])
+
+
+def duration(seconds: float) -> str:
+    """Seconds with three digits, in a unit that fits: `12.3 us`."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 0.9995:
+            return f"{number(seconds * factor)} {unit}"
+    return f"{number(seconds * 1e9)} ns"
+
+
+def _ratio(item: Row) -> str:
+    return "-" if item.ratio is None else number(item.ratio)
+
+
+def _figure(name: str, value: float | int | str) -> str:
+    """A time where the name says seconds, whole numbers in full, others with three digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return duration(value) if name.endswith("_s") else number(value)
