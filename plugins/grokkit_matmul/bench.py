@@ -75,9 +75,7 @@ class Products:
         return 2.0 * self.n**3
 
 
-def benchmark(
-    runtime: Runtime, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool
-) -> Iterator[Row]:
+def benchmark(runtime: Runtime, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool) -> Iterator[Row]:
     """First the levels are calibrated where they never were; then a row for each size and number of levels."""
     if cassette.dtype not in (torch.float32, torch.float64, torch.bfloat16):
         raise UsageError(f"a benchmark in {cassette.dtype}", expected="float32 or float64")

@@ -144,9 +144,7 @@ class DescentHunt(Hunt):
     def __init__(self, shape: Format, rank: int, slots: int, seed: int, number: int) -> None:
         batch, steps = DESCENT_STEPS[slots]
         own = stream_seed(seed, "matmul", "descent", number)
-        self.search = Descent(
-            shape, rank, slots=slots, batch=batch, steps=steps, seed=own, restarts=DESCENT_RESTARTS
-        )
+        self.search = Descent(shape, rank, slots=slots, batch=batch, steps=steps, seed=own, restarts=DESCENT_RESTARTS)
 
     @property
     def ended(self) -> bool:

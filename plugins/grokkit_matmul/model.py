@@ -19,7 +19,6 @@ from grokkit_matmul.scheme import Scheme
 
 if TYPE_CHECKING:
     from grokkit_core.benchmark import Row
-
     from grokkit_core.cassette import Cassette
 
 

@@ -37,7 +37,7 @@ class TrainedFactors(nn.Module):
         self.found = found
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """"batch m k" times "batch k n"."""
+        """ "batch m k" times "batch k n"."""
         products = torch.einsum("rij,bij->br", self.u, a) * torch.einsum("rij,bij->br", self.v, b)
         result: Tensor = torch.einsum("br,rij->bij", products, self.w)
         return result

@@ -25,3 +25,9 @@ def _load(name: str) -> ModuleType:
 def reference() -> ModuleType:
     """The published cyclotron network, sampler and optimiser as plain loops (`cyclotron_reference.py`)."""
     return _load("cyclotron_reference")
+
+
+@pytest.fixture(scope="session")
+def orbit() -> ModuleType:
+    """Random points of the orbit of a bilinear algorithm (`matmul_orbit.py`)."""
+    return _load("matmul_orbit")
