@@ -11,7 +11,7 @@ from rich.table import Table
 
 from grokkit_cli.charts import sparkline
 from grokkit_cli.render import number, row, size, table
-from grokkit_core.manifest import Certificate, Manifest, Provenance
+from grokkit_core.manifest import Baseline, Certificate, Manifest, Metric, Provenance
 from grokkit_core.strictjson import canonical
 from grokkit_core.text import printable
 
@@ -115,22 +115,30 @@ def _certificate(found: Certificate, console: Console) -> None:
     for bound in found.bounds:
         console.print(printable(f"{bound.name} <= {bound.value:.2g} [{bound.unit}]"))
     measured = {baseline.metric for baseline in found.baselines}
-    plain = [item for item in found.metrics if item.name not in measured and not item.where]
-    for item in plain:
-        console.print(printable(f"{item.name} {number(item.value)} [{item.unit}]"))
-    if len(plain) < len(found.metrics) or (found.metrics and not found.baselines):
+    tabled = [item for item in found.metrics if item.where] or [m for m in found.metrics if m.name in measured]
+    tabled = [item for item in tabled if item.name == tabled[0].name]
+    for item in found.metrics:
+        if item not in tabled:
+            beside = [f"{b.name} {number(b.value)}" for b in found.baselines if b.metric == item.name and not b.where]
+            console.print(printable(f"{item.name} {number(item.value)} [{item.unit}]" + _bracketed(beside), 400))
+    if tabled or (found.metrics and not found.baselines):
         console.print()
-        console.print(_figures(found))
+        shown = tabled or list(found.metrics)
+        console.print(_figures(shown, [b for b in found.baselines if b.metric == shown[0].name]))
     elif found.baselines:
         told = (f"{item.name} {number(item.value)}" for item in found.baselines)
         console.print(printable(f"baselines, {found.baselines[0].metric}: {', '.join(told)}", 1_000))
 
 
-def _figures(found: Certificate) -> Table:
+def _bracketed(texts: Sequence[str]) -> str:
+    return f" (baseline: {', '.join(texts)})" if texts else ""
+
+
+def _figures(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> Table:
     """The model, its interval, each baseline and the ratio to the best one, in rows; turned round for many contexts."""
-    places = [dict(metric.where) for metric in found.metrics]
-    metric = found.metrics[0]
-    lines = _lines(found, places)
+    places = [dict(metric.where) for metric in metrics]
+    metric = metrics[0]
+    lines = _lines(metrics, baselines, places)
     if len(places) <= MOST_COLUMNS:
         made = figures(metric.name, metric.n, places)
         for label, values in lines.items():
@@ -143,22 +151,24 @@ def _figures(found: Certificate) -> Table:
     return made
 
 
-def _lines(found: Certificate, places: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _lines(
+    metrics: Sequence[Metric], baselines: Sequence[Baseline], places: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str]]:
     """By label, a text for each context."""
-    metric = found.metrics[0]
+    metric = metrics[0]
     lines = {
-        "this cassette": [number(item.value) for item in found.metrics],
-        f"  {metric.confidence:.0%} interval": [plus_minus(item.value, item.interval) for item in found.metrics],
+        "this cassette": [number(item.value) for item in metrics],
+        f"  {metric.confidence:.0%} interval": [plus_minus(item.value, item.interval) for item in metrics],
     }
     columns = {canonical(dict(item)): index for index, item in enumerate(places)}
-    values = {baseline.name: [math.nan] * len(places) for baseline in found.baselines}
-    for baseline in found.baselines:
+    values = {baseline.name: [math.nan] * len(places) for baseline in baselines}
+    for baseline in baselines:
         if (index := columns.get(canonical(dict(baseline.where)))) is not None:
             values[baseline.name][index] = baseline.value
     lines |= {name: [number(value) for value in given] for name, given in values.items()}
     if values and all(value for given in values.values() for value in given) and metric.name != "accuracy":
         best = [min(given[index] for given in values.values()) for index in range(len(places))]
-        ratios = [item.value / floor for item, floor in zip(found.metrics, best, strict=True)]
+        ratios = [item.value / floor for item, floor in zip(metrics, best, strict=True)]
         lines["over the best baseline"] = [number(ratio) for ratio in ratios]
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from grokkit_core.benchmark import Row
 from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.specs import Field
 from grokkit_core.streams import stream
 from grokkit_core.timing import Paired, calls_for, clock_for, paired
 from grokkit_matmul import levels as level_choice
@@ -24,12 +24,6 @@ from grokkit_matmul.runtime import Runtime
 if TYPE_CHECKING:
     from grokkit_core.cassette import Cassette
 
-SETTINGS = (
-    Field("sizes", "ints", (1024, 2048, 4096), low=1, high=2**16, help="square matrices of these sizes"),
-    Field("levels", "ints", (0, 1, 2), low=0, high=8, help="levels that are compared; 0: the automatic choice"),
-    Field("pairs", "int", 9, low=1, high=1000, help="alternating pairs below size 8192; five above at most"),
-    Field("entries", "str", "normal", choices=("normal", "uniform"), help="N(0, 1), or uniform on [0, 1)"),
-)
 SEED = 0
 CALIBRATED = {"cpu": (1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192)}
 CALIBRATION_PAIRS = 3
@@ -45,6 +39,8 @@ FAIR_GROWTH = 8.16
 """t(N) / t(N/2) above 8 by more than 2 % means that the larger product is slower than it should be."""
 
 ERROR_ROWS = 16
+Reference = Tensor | np.ndarray[Any, Any]
+"""Rows of a product in a wider type than its own."""
 
 
 @dataclass
@@ -55,7 +51,7 @@ class Products:
     a: Tensor
     b: Tensor
     out: Tensor
-    reference: Tensor = field(init=False)
+    reference: Reference = field(init=False)
     plain_error: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,8 +62,7 @@ class Products:
 
     def error(self) -> float:
         """The Frobenius distance of `out` from the precise product, on some rows, relative to it."""
-        apart = _difference(self.out[self.rows], self.reference)
-        return apart
+        return _difference(self.out[self.rows], self.reference)
 
     @property
     def operations(self) -> float:
@@ -110,7 +105,7 @@ def measure(
     """`torch.mm`, the automatic choice and the given levels on one size."""
     products = _drawn(n, dtype, device, settings["entries"])
     chosen = runtime.chosen_levels(products.a, products.b)
-    wanted = [chosen, *(count for count in dict.fromkeys(settings["levels"]) if count not in (0, chosen))]
+    wanted = [chosen, *(count for count in dict.fromkeys(settings["levels"]) if count != chosen)]
     pairs = min(settings["pairs"], LARGE_PAIRS) if n >= LARGE else settings["pairs"]
     for index, count in enumerate(wanted):
         found = _timed(runtime, products, count, pairs, device, automatic=index == 0)
@@ -207,14 +202,15 @@ def _drawn(n: int, dtype: torch.dtype, device: torch.device, entries: str) -> Pr
     return Products(n, a.to(device, dtype), b.to(device, dtype), torch.zeros(n, n, dtype=dtype, device=device))
 
 
-def _precise(rows: Tensor, b: Tensor) -> Tensor | np.ndarray[Any, Any]:
+def _precise(rows: Tensor, b: Tensor) -> Reference:
     """Rows of a product in float64; for float64 in numpy's longdouble."""
     if rows.dtype != torch.float64:
         return rows.double() @ b.double()
-    return np.matmul(rows.cpu().numpy().astype(np.longdouble), b.cpu().numpy().astype(np.longdouble))
+    exact: Reference = np.matmul(rows.cpu().numpy().astype(np.longdouble), b.cpu().numpy().astype(np.longdouble))
+    return exact
 
 
-def _difference(rows: Tensor, reference: Tensor | np.ndarray[Any, Any]) -> float:
+def _difference(rows: Tensor, reference: Reference) -> float:
     if isinstance(reference, Tensor):
         return float((rows.double() - reference).norm() / reference.norm())
     apart = rows.cpu().numpy().astype(np.longdouble) - reference
@@ -227,9 +223,7 @@ def _check_memory(n: int, cassette: Cassette) -> None:
     if cassette.device.type == "cuda":
         free = torch.cuda.mem_get_info(cassette.device)[0]
     else:
-        import os
-
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > free:
         raise Incompatible(
             f"size {n} needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free", expected="a smaller size"

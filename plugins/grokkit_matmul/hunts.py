@@ -13,8 +13,9 @@ from grokkit_matmul.attraction import Attraction
 from grokkit_matmul.descent import Descent
 from grokkit_matmul.discovery import SWEEPS, Discovery, settle
 from grokkit_matmul.factors import Factors
-from grokkit_matmul.flip_graph import FlipGraph, Ring
+from grokkit_matmul.flip_graph import FlipGraph
 from grokkit_matmul.lifting import lift_along
+from grokkit_matmul.packed import Ring
 from grokkit_matmul.scheme import Format, Scheme
 
 ALS_RESTARTS, ATTRACTION_RESTARTS, DESCENT_RESTARTS = 8, 64, 4

@@ -95,7 +95,8 @@ def _least_squares(calibration: Batch) -> Predictor:
 
     def predict(inputs: Inputs, context: Mapping[str, Tensor]) -> Tensor:
         features = _features(inputs)
-        return (features @ solution.to(features)).unflatten(1, shape)
+        found: Tensor = (features @ solution.to(features)).unflatten(1, shape)
+        return found
 
     return predict
 

@@ -69,10 +69,17 @@ class Bilinear(Architecture):
     """Builds bilinear networks, and multiplies with a cassette of them."""
 
     verbs = ("matmul",)
+    benchmark_settings = (
+        Field("sizes", "ints", (1024, 2048, 4096), low=1, high=2**16, help="square matrices of these sizes"),
+        Field("levels", "ints", (1, 2), low=1, high=8, help="levels that are timed beside the automatic choice"),
+        Field("pairs", "int", 9, low=1, high=1000, help="alternating pairs; at most five from size 8192 on"),
+        Field("entries", "str", "normal", choices=("normal", "uniform"), help="N(0, 1), or uniform on [0, 1)"),
+    )
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """A network with all coefficients zero."""
-        return BilinearNetwork(*(int(config[name]) for name in ("m", "k", "n", "rank")), bool(config["raw"]))
+        m, k, n, rank = (int(config[name]) for name in ("m", "k", "n", "rank"))
+        return BilinearNetwork(m, k, n, rank, bool(config["raw"]))
 
     def signature(self, config: Mapping[str, Any]) -> Signature:
         """Matrices of any size: the scheme works on blocks."""
@@ -98,13 +105,6 @@ class Bilinear(Architecture):
         `levels=0` is the plain product; by default as many levels as `grokkit bench` found worthwhile on this machine.
         """
         return self.runtime(cassette).multiply(a, b, out=out, levels=levels)
-
-    @property
-    def benchmark_settings(self) -> tuple[Field, ...]:
-        """What `grokkit bench --set` takes."""
-        from grokkit_matmul.bench import SETTINGS
-
-        return SETTINGS
 
     def benchmark(self, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool) -> Iterable[Row]:
         """Products of large matrices beside `torch.mm`; first the choice of levels where it was never made."""

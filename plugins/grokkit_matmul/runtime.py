@@ -136,7 +136,7 @@ class Runtime:
 
     def _each(self, a: Tensor, b: Tensor, levels: int) -> Tensor:
         """Every pair of matrices of two batches in turn."""
-        leading = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        leading = _broadcast(a.shape[:-2], b.shape[:-2])
         first, second = (x.expand(*leading, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (a, b))
         result = a.new_empty(len(first), a.shape[-2], b.shape[-1])
         for left, right, target in zip(first, second, result, strict=True):
@@ -188,9 +188,13 @@ def _check(a: Tensor, b: Tensor) -> None:
         _check_batches(a, b)
 
 
+def _broadcast(*shapes: torch.Size) -> tuple[int, ...]:
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+
 def _check_batches(a: Tensor, b: Tensor) -> None:
     try:
-        torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        _broadcast(a.shape[:-2], b.shape[:-2])
     except RuntimeError:
         raise Incompatible(
             f"batches {list(a.shape[:-2])} and {list(b.shape[:-2])}", expected="leading axes that broadcast"
@@ -198,7 +202,7 @@ def _check_batches(a: Tensor, b: Tensor) -> None:
 
 
 def _check_out(a: Tensor, b: Tensor, out: Tensor) -> None:
-    shape = [*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
+    shape = [*_broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
     if list(out.shape) != shape or out.dtype != a.dtype or out.device != a.device:
         raise Incompatible(
             f"out is {list(out.shape)} {out.dtype} on {out.device}", expected=f"{shape} {a.dtype} on {a.device}"
