@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -80,7 +81,7 @@ class Cassette:
         """The dtype in which it computes: the one it was moved `to`, else the first floating one that is listed."""
         return torch_dtype(self._dtype or computing_dtypes(self.manifest.signature)[0])
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """The installed architecture that builds the network; raises `PluginError` or `Incompatible` if it cannot."""
         reference = self.manifest.architecture

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -196,7 +197,7 @@ class Manifest:
     citation: tuple[str, ...] = ()
     extra: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
-    @property
+    @cached_property
     def signature(self) -> Signature:
         """Inputs, outputs and context variables together."""
         return Signature(self.inputs, self.outputs, self.context)

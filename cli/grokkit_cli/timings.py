@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 
 from grokkit_cli.render import number, row, table
 from grokkit_core.text import printable
@@ -12,18 +13,18 @@ from grokkit_core.text import printable
 if TYPE_CHECKING:
     from grokkit_core.benchmark import Bench, Row
 
-TABLE_WIDTH, FIGURE_WIDTH = 56, 12
-"""Columns of the terminal that a table needs, and each figure in it; with fewer, rows stand below each other."""
-
 
 def print_benchmark(found: Bench, console: Console) -> None:
     """A row a measurement, what it was measured on, and what cannot be right."""
     names = list(dict.fromkeys(name for item in found.rows for name in item.figures))
-    if console.width < TABLE_WIDTH + FIGURE_WIDTH * len(names):
+    made = _table(found, names)
+    if console.measure(made).maximum > console.width:  # a row a line instead
         for item in found.rows:
             console.print(printable(line(item, figures=True), 1_000), style="red" if item.problem else "")
     else:
-        _print_table(found, names, console)
+        console.print(made)
+        for remark in dict.fromkeys(f"{item.what}: {_remark(item)}" for item in found.rows if _remark(item)):
+            console.print(printable(remark, 1_000))
     console.print()
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     kind = "CPU time" if found.device == "cpu" else "time until the device is idle"
@@ -33,16 +34,19 @@ def print_benchmark(found: Bench, console: Console) -> None:
         console.print(printable(note, 400))
 
 
-def _print_table(found: Bench, names: list[str], console: Console) -> None:
+def _table(found: Bench, names: list[str]) -> Table:
     heads = [name.removesuffix("_s").replace("_", " ") for name in names]
     count = len(names)
-    made = table("what", "batch", "time", "ratio", *heads, "remark", numbers=range(1, count + 4))
+    made = table("what", "batch", "time", "ratio", *heads, numbers=range(1, count + 4))
     for item in found.rows:
         cells = [_figure(name, item.figures[name]) if name in item.figures else "-" for name in names]
-        remark = "; ".join(filter(None, [item.problem, item.note]))
         style = "red" if item.problem else "dim" if item.ratio is None else ""
-        row(made, item.what, f"{item.batch:,}", duration(item.median_s), _ratio(item), *cells, remark, style=style)
-    console.print(made)
+        row(made, item.what, f"{item.batch:,}", duration(item.median_s), _ratio(item), *cells, style=style)
+    return made
+
+
+def _remark(item: Row) -> str:
+    return "; ".join(filter(None, [item.problem, item.note]))
 
 
 def line(item: Row, *, figures: bool = False) -> str:

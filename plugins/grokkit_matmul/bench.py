@@ -95,7 +95,7 @@ def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[in
                 continue
             found = _timed(runtime, products, count, CALIBRATION_PAIRS, circumstances.device)
             measured.append(Measured(n, count, found.ratio))
-            yield _row(f"calibrating, {_levels(count)}", products, found, {"levels": count}, circumstances.dtype)
+            yield _row(f"calibrating, {_levels(count)}", products, found, {"levels": count})
     level_choice.record(circumstances, measured)
 
 
@@ -112,7 +112,7 @@ def measure(
         if index == 0:
             yield _baseline(products, found, dtype, device)
         name = f"automatic: {_levels(count)}" if index == 0 else _levels(count)
-        yield _row(name, products, found, _figures(runtime, products, count, found), dtype)
+        yield _row(name, products, found, _figures(runtime, products, count, found))
 
 
 def _timed(
@@ -120,6 +120,7 @@ def _timed(
 ) -> Paired:
     """`torch.mm(out=)` first, the runtime second, both into the same matrix; what is left there is the runtime's."""
     a, b, out = products.a, products.b, products.out
+    runtime.recursion.buffers.release()
     levels = None if automatic else count
 
     def plain() -> object:
@@ -145,23 +146,22 @@ def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: tor
     speed = products.operations / found.first_s
     figures: dict[str, float | int | str] = {
         "n": products.n,
-        "dtype": _name(dtype),
         "gflops": speed / 1e9,
-        "error": products.plain_error,
         "cpu_over_wall": found.first.cpu_over_wall,
+        "error": products.plain_error,
     }
     notes = []
     peak = nominal_peak(dtype, device, torch.get_num_threads())
     if peak is not None:
         figures["peak_share"] = speed / peak
         if speed < FAIR_SHARE * peak:
-            notes.append(f"torch.mm reaches {speed / peak:.0%} of the nominal peak {peak / 1e9:,.0f} GFLOP/s")
+            notes.append(
+                f"below {FAIR_SHARE:.0%} of the nominal peak of {peak / 1e9:,.0f} GFLOP/s: not a tuned product here"
+            )
     return Row("torch.mm", 1, found.first_s, None, figures, note="; ".join(notes))
 
 
-def _row(
-    what: str, products: Products, found: Paired, figures: Mapping[str, float | int | str], dtype: torch.dtype
-) -> Row:
+def _row(what: str, products: Products, found: Paired, figures: Mapping[str, float | int | str]) -> Row:
     count = int(figures["levels"])
     ceiling = (8 / 7) ** count * SLACK if count else float("inf")
     problem = ""
@@ -172,10 +172,9 @@ def _row(
         )
     shown = {
         "n": products.n,
-        "dtype": _name(dtype),
         "gflops": products.operations / found.second_s / 1e9,
-        "lowest": min(found.ratios),
-        "highest": max(found.ratios),
+        "ratio_low": min(found.ratios),
+        "ratio_high": max(found.ratios),
         **figures,
     }
     return Row(what, 1, found.second_s, found.ratio, shown, problem=problem)
@@ -243,7 +242,3 @@ def _exact_float32() -> Iterator[None]:
 
 def _levels(count: int) -> str:
     return {0: "plain product", 1: "1 level"}.get(count, f"{count} levels")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

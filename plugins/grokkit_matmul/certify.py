@@ -118,4 +118,4 @@ def _metrics(scheme: Scheme, cassette: Cassette) -> Iterator[Metric]:
 
 
 def _metric(name: str, value: float, error: float) -> Metric:
-    return Metric(name, value, "1", error, (value - error, value + error), 1.0, 1, {})
+    return Metric(name, value, "1", error, (value - 2 * error, value + 2 * error), 1.0, 1, {})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,17 +84,15 @@ class Bilinear(Architecture):
         """Matrices of any size: the scheme works on blocks."""
         return SIGNATURE
 
-    def __init__(self, spec: Any) -> None:
-        super().__init__(spec)
-        self._runtimes: weakref.WeakKeyDictionary[Cassette, Runtime] = weakref.WeakKeyDictionary()
+    def verb(self, name: str, cassette: Cassette) -> Callable[..., Any]:
+        """`matmul` without a detour: a small product lasts no longer than a few calls."""
+        return self.runtime(cassette).multiply if name == "matmul" else super().verb(name, cassette)
 
     def runtime(self, cassette: Cassette) -> Runtime:
         """What multiplies with the coefficients of a cassette."""
-        if cassette not in self._runtimes:
-            module = cassette.module
-            assert isinstance(module, BilinearNetwork)
-            self._runtimes[cassette] = module.runtime
-        return self._runtimes[cassette]
+        module = cassette.module
+        assert isinstance(module, BilinearNetwork)
+        return module.runtime
 
     def matmul(
         self, cassette: Cassette, a: Tensor, b: Tensor, *, out: Tensor | None = None, levels: int | None = None

@@ -20,6 +20,7 @@ AUTOMATIC = (torch.float32, torch.float64)
 """Dtypes in which the recursion may be chosen by itself; in bfloat16 sums of operands lose too much, and it never won."""
 
 MOST_LEVELS = 16
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 class Runtime:
@@ -202,10 +203,11 @@ def _check_batches(a: Tensor, b: Tensor) -> None:
 
 
 def _check_out(a: Tensor, b: Tensor, out: Tensor) -> None:
-    shape = [*_broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
-    if list(out.shape) != shape or out.dtype != a.dtype or out.device != a.device:
+    leading = _broadcast(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
+    shape = (*leading, a.shape[-2], b.shape[-1])
+    if out.shape != shape or out.dtype != a.dtype or out.device != a.device:
         raise Incompatible(
-            f"out is {list(out.shape)} {out.dtype} on {out.device}", expected=f"{shape} {a.dtype} on {a.device}"
+            f"out is {list(out.shape)} {out.dtype} on {out.device}", expected=f"{list(shape)} {a.dtype} on {a.device}"
         )
 
 
@@ -232,18 +234,21 @@ def _check_integers(a: Tensor, b: Tensor) -> None:
 
 
 def _is_watched(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if not torch.is_grad_enabled():
+        return False
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def _is_special(*tensors: Tensor) -> bool:
     """Whether torch must see the whole product: forward-mode and `torch.func` transforms, subclasses, tensors without data."""
     if torch.autograd.forward_ad._current_level >= 0:
         return True
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(
-        type(x) not in (Tensor, torch.nn.Parameter) or wrapped(x) or x.is_meta or x.layout != torch.strided
-        for x in tensors
-    )
+    for x in tensors:
+        if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
+            return True
+        if _wrapped(x) or x.is_meta or x.layout is not torch.strided:
+            return True
+    return False
 
 
 def _is_plain(out: Tensor) -> bool:
