@@ -79,9 +79,12 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def count_parameters(tensors: Mapping[str, Tensor]) -> int:
-    """The number of numbers in floating tensors, a complex one counting twice."""
-    floating = [tensor for tensor in tensors.values() if tensor.is_floating_point() or tensor.is_complex()]
-    return sum(tensor.numel() * (2 if tensor.is_complex() else 1) for tensor in floating)
+    """The number of numbers in floating tensors, a complex one counting twice, and in int8; wider integers are indices."""
+    return sum(tensor.numel() * (2 if tensor.is_complex() else 1) for tensor in tensors.values() if _is_learned(tensor))
+
+
+def _is_learned(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.int8
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:

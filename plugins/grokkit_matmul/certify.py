@@ -13,7 +13,7 @@ from grokkit_core.certify.algebraic import Identity, Integers, certify_identity
 from grokkit_core.certify.sampled import certify_sampled
 from grokkit_core.manifest import Baseline, Bound, Certificate, Level, Metric
 from grokkit_matmul.model import scheme_of
-from grokkit_matmul.scheme import Format, Scheme, product_tensor
+from grokkit_matmul.scheme import Format, Scheme, positive, product_tensor
 
 if TYPE_CHECKING:
     from grokkit_core.cassette import Cassette
@@ -59,7 +59,8 @@ def growth(scheme: Scheme) -> int:
 
 
 def formulas(scheme: Scheme) -> tuple[str, ...]:
-    """The scheme as it is written by hand: every product, then every entry of C."""
+    """The scheme as it is written by hand: every product, then every entry of C; factors begin with a positive sign."""
+    scheme = positive(scheme)
     products = (
         f"m{r + 1} = {_factor(u, 'a')} {_factor(v, 'b')}"
         for r, (u, v) in enumerate(zip(scheme.u, scheme.v, strict=True))

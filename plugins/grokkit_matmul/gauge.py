@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokkit_core.certify.algebraic import Integers
 from grokkit_matmul.factors import Factors
 from grokkit_matmul.scheme import Format, Scheme
 
@@ -78,18 +77,6 @@ def leading_scales(factors: Factors) -> Tensor:
 def _leading(rows: Tensor) -> Tensor:
     large = rows.abs() >= LEAD * rows.abs().amax(-1, keepdim=True)
     return rows.gather(-1, large.to(torch.uint8).argmax(-1, keepdim=True)).squeeze(-1)
-
-
-def slot_set(scheme: Scheme) -> frozenset[tuple[int, ...]]:
-    """The slots in no order, each with the first non-zero entry of U_r and of V_r positive: equal for equal algorithms."""
-    return frozenset(
-        _signed(u.ravel(), v.ravel(), w.ravel()) for u, v, w in zip(scheme.u, scheme.v, scheme.w, strict=True)
-    )
-
-
-def _signed(u: Integers, v: Integers, w: Integers) -> tuple[int, ...]:
-    left, right = (-1 if next(iter(entries[entries != 0]), 1) < 0 else 1 for entries in (u, v))
-    return tuple(int(entry) for entry in (*(left * u), *(right * v), *(left * right * w)))
 
 
 def fix(factors: Factors) -> Gauged | None:

@@ -92,3 +92,23 @@ class Scheme:
     def is_exact(self) -> bool:
         """Whether it multiplies matrices, over every ring."""
         return bool((self.tensor() == product_tensor(self.format)).all())
+
+
+def positive(scheme: Scheme) -> Scheme:
+    """The same scheme with the first non-zero entry of every U_r and V_r positive, the signs taken by W_r."""
+    left, right = (_leading_signs(factor)[:, None, None] for factor in (scheme.u, scheme.v))
+    return Scheme(left * scheme.u, right * scheme.v, left * right * scheme.w)
+
+
+def slot_set(scheme: Scheme) -> frozenset[tuple[int, ...]]:
+    """The slots as a set, signs as `positive` puts them: equal for equal algorithms."""
+    signed = positive(scheme)
+    found = zip(signed.u, signed.v, signed.w, strict=True)
+    return frozenset(tuple(int(x) for factor in slot for x in factor.flat) for slot in found)
+
+
+def _leading_signs(factors: Integers) -> Integers:
+    """The sign of the first non-zero entry of each matrix "rank rows columns"; 1 for a matrix of zeros."""
+    flat = factors.reshape(len(factors), -1)
+    first = flat[np.arange(len(flat)), (flat != 0).argmax(1)]
+    return np.where(first < 0, -1, 1)

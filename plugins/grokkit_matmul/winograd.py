@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from grokkit_core.certify.algebraic import Integers
-from grokkit_matmul.scheme import Scheme
+from grokkit_matmul.scheme import Scheme, slot_set
 
 QUADRANTS = ("11", "12", "21", "22")
 
@@ -95,22 +95,8 @@ def runs(scheme: Scheme) -> bool:
     """Whether both programs compute exactly what this scheme says, up to one fixed sandwich, slot order and signs."""
     if scheme.u.shape != (7, 2, 2) or scheme.v.shape != (7, 2, 2):
         return False
-    forms = slots(scheme), slots(_sandwiched(scheme))
-    return all(slots(coefficients(program)) in forms for program in (FUSED, UNFUSED))
-
-
-def slots(scheme: Scheme) -> frozenset[tuple[int, ...]]:
-    """The slots as a set, each with the first non-zero entry of its left and of its right factor positive."""
-    found = set()
-    for u, v, w in zip(scheme.u, scheme.v, scheme.w, strict=True):
-        a, b = _leading_sign(u), _leading_sign(v)
-        found.add(tuple(int(x) for x in (*(a * u).flat, *(b * v).flat, *(a * b * w).flat)))
-    return frozenset(found)
-
-
-def _leading_sign(factor: Integers) -> int:
-    nonzero = factor[factor != 0]
-    return 1 if not len(nonzero) or nonzero[0] > 0 else -1
+    forms = slot_set(scheme), slot_set(_sandwiched(scheme))
+    return all(slot_set(coefficients(program)) in forms for program in (FUSED, UNFUSED))
 
 
 def _sandwiched(scheme: Scheme) -> Scheme:

@@ -20,7 +20,7 @@ from grokkit_matmul.attraction import Attraction, attract
 from grokkit_matmul.descent import Descent
 from grokkit_matmul.discovery import Discovery, discover_als, settle
 from grokkit_matmul.factors import Factors, drawn
-from grokkit_matmul.scheme import Format, Scheme
+from grokkit_matmul.scheme import Format, Scheme, slot_set
 
 from grokkit_core.errors import CheckFailed, UsageError
 from grokkit_core.streams import stream
@@ -113,7 +113,7 @@ def test_twenty_random_gauges_lead_back_to_one_set_of_slots(found: Discovery, or
         gauged = gauge.fix(moved)
         assert gauged is not None and gauged.scheme.is_exact
         assert gauged.delta < 0.1
-        assert gauge.slot_set(gauged.scheme) == gauge.slot_set(found.scheme)
+        assert slot_set(gauged.scheme) == slot_set(found.scheme)
         assert not gauge.rounded(moved)[0].is_exact
 
 
@@ -126,9 +126,9 @@ def test_noise_that_drowns_the_solution_is_not_taken_for_one(found: Discovery, o
 def test_the_slot_set_knows_neither_order_nor_sign_but_every_entry(found: Discovery) -> None:
     u, v, w = (factor.copy() for factor in (found.scheme.u, found.scheme.v, found.scheme.w))
     other = Scheme(-u[::-1], v[::-1], -w[::-1])
-    assert gauge.slot_set(other) == gauge.slot_set(found.scheme)
+    assert slot_set(other) == slot_set(found.scheme)
     w[3, 0, 1] += 1
-    assert gauge.slot_set(Scheme(u, v, w)) != gauge.slot_set(found.scheme)
+    assert slot_set(Scheme(u, v, w)) != slot_set(found.scheme)
 
 
 def garbage() -> Iterator[Any]:
@@ -174,7 +174,7 @@ def test_values_beyond_all_integers_round_to_something_wrong(value: float, found
 def test_ten_seeds_are_settled_by_the_gauge_and_none_by_rounding(found: Discovery) -> None:
     each = [discover_als(SQUARE, 7, seed) for seed in range(10)]
     assert all(one.scheme.is_exact for one in each)
-    assert {gauge.slot_set(one.scheme) for one in each} == {gauge.slot_set(found.scheme)}
+    assert {slot_set(one.scheme) for one in each} == {slot_set(found.scheme)}
     assert max(one.residual for one in each) < TRAINED
     assert max(one.delta for one in each) < 10 * TRAINED
     assert not any(one.naive_exact for one in each)
@@ -194,7 +194,7 @@ def test_what_is_found_is_the_textbook_form(found: Discovery) -> None:
     }
     textbook = Scheme(*(np.array(factors[name], dtype=np.int64).reshape(7, 2, 2) for name in "uvw"))
     assert textbook.is_exact
-    assert gauge.slot_set(found.scheme) == gauge.slot_set(textbook)
+    assert slot_set(found.scheme) == slot_set(textbook)
 
 
 def test_a_seed_is_reproduced_to_the_bit(found: Discovery) -> None:
@@ -227,7 +227,7 @@ def test_rank_six_never_verifies() -> None:
 def test_descent_on_samples_is_settled_like_everything_else(found: Discovery) -> None:
     learned = settle(Descent(SQUARE, 7, seed=0).run())
     assert learned is not None and learned.scheme.is_exact
-    assert gauge.slot_set(learned.scheme) == gauge.slot_set(found.scheme)
+    assert slot_set(learned.scheme) == slot_set(found.scheme)
     assert not learned.naive_exact
 
 

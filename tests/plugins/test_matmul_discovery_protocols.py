@@ -15,7 +15,7 @@ from grokkit_matmul.attraction import Attraction
 from grokkit_matmul.descent import Descent
 from grokkit_matmul.discovery import discover_als, settle
 from grokkit_matmul.factors import Factors, drawn
-from grokkit_matmul.scheme import Format
+from grokkit_matmul.scheme import Format, slot_set
 
 from grokkit_core.errors import CheckFailed
 from grokkit_core.streams import stream
@@ -46,7 +46,7 @@ def test_the_default_route_finds_an_exact_scheme_within_a_second(figure: Callabl
             seconds.append(time.process_time() - started)
         inexact += not found[-1].scheme.is_exact
         naive += found[-1].naive_exact
-    forms = {gauge.slot_set(each.scheme) for each in found}
+    forms = {slot_set(each.scheme) for each in found}
     figure("ALS, 100 seeds: exact", wilson(len(found), SEEDS), ">= 99 of 100")
     figure("ALS, 100 seeds: inexact results returned", str(inexact), "0")
     figure("ALS, 100 seeds: CPU seconds, median", f"{statistics.median(seconds):.3f}", "<= 1")
@@ -139,11 +139,11 @@ def test_attraction_to_integers_needs_no_gauge(figure: Callable[..., None]) -> N
         for index in attraction.found:
             scheme = gauge.rounded(attraction.factors.select(index))[0]
             assert scheme.is_exact
-            forms.add(gauge.slot_set(scheme))
+            forms.add(slot_set(scheme))
             whole = Factors(*(torch.from_numpy(factor).double() for factor in (scheme.u, scheme.v, scheme.w)))
             gauged = gauge.fix(whole)
             assert gauged is not None
-            fixed.add(gauge.slot_set(gauged.scheme))
+            fixed.add(slot_set(gauged.scheme))
     figure("attraction, 50 seeds: exact without a gauge", wilson(seeds, SAMPLED_SEEDS), ">= 49 of 50")
     figure("attraction, exact of all restarts", wilson(restarts, 64 * SAMPLED_SEEDS), "reported")
     figure("attraction, CPU seconds: median, most", f"{statistics.median(seconds):.3f}, {max(seconds):.3f}", "reported")
@@ -162,7 +162,7 @@ def test_two_hundred_random_gauges_lead_to_one_set_of_slots(figure: Callable[...
             found = [gauge.fix(factors) for factors in (moved, als.polish(moved))]
             right = [each is not None and each.scheme.is_exact for each in found]
             plain, polished = plain + right[0], polished + right[1]
-            forms |= {gauge.slot_set(each.scheme) for each, ok in zip(found, right, strict=True) if each and ok}
+            forms |= {slot_set(each.scheme) for each, ok in zip(found, right, strict=True) if each and ok}
         binding = condition == 10 and noise == 1e-4
         label = f"gauge, condition <= {condition}, noise {noise:g}: exact of 200"
         figure(label, f"{plain}, polished {polished}", "200, 200" if binding else "reported")
