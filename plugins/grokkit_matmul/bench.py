@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from grokkit_core.benchmark import Row
 from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.streams import stream
+from grokkit_core.streams import stream_seed
 from grokkit_core.timing import Paired, calls_for, clock_for, paired
 from grokkit_matmul import levels as level_choice
 from grokkit_matmul.levels import Circumstances, Measured
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 CALIBRATED = {"cpu": (1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192)}
-CALIBRATION_PAIRS = 3
+CALIBRATION_PAIRS, CALIBRATION_TRIES = 3, 3
 CALIBRATION_LEVELS = (1, 2)
 LARGE, LARGE_PAIRS = 8192, 5
 SLACK = 1.02
@@ -35,8 +36,11 @@ SLACK = 1.02
 FAIR_SHARE = 0.8
 """A baseline below this share of the nominal peak is not a tuned product, which the row then says."""
 
-FAIR_GROWTH = 8.16
-"""t(N) / t(N/2) above 8 by more than 2 % means that the larger product is slower than it should be."""
+MOST_CPU_SHARE = 1.05
+"""CPU time over wall time and threads: more means that a side used threads it was not given."""
+
+GPU_SAMPLE_S = 0.2
+"""A GPU's clock follows its load; a sample is long against that."""
 
 ERROR_ROWS = 16
 Reference = Tensor | np.ndarray[Any, Any]
@@ -45,20 +49,28 @@ Reference = Tensor | np.ndarray[Any, Any]
 
 @dataclass
 class Products:
-    """Two matrices "n n", their product, and what a run of `torch.mm` takes, for rows of one size."""
+    """Two matrices "n n", a matrix for their product, and how far what stands there is from it."""
 
     n: int
     a: Tensor
     b: Tensor
     out: Tensor
-    reference: Reference = field(init=False)
-    plain_error: float = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.rows = torch.linspace(0, self.n - 1, min(ERROR_ROWS, self.n)).long().to(self.a.device)
-        self.reference = _precise(self.a[self.rows], self.b)
+    @cached_property
+    def rows(self) -> Tensor:
+        """The rows on which errors are measured."""
+        return torch.linspace(0, self.n - 1, min(ERROR_ROWS, self.n)).long().to(self.a.device)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Those rows of the product in a wider type."""
+        return _precise(self.a[self.rows], self.b)
+
+    @cached_property
+    def plain_error(self) -> float:
+        """The error of `torch.mm`."""
         torch.mm(self.a, self.b, out=self.out)
-        self.plain_error = self.error()
+        return self.error()
 
     def error(self) -> float:
         """The Frobenius distance of `out` from the precise product, on some rows, relative to it."""
@@ -84,19 +96,28 @@ def benchmark(runtime: Runtime, cassette: Cassette, settings: Mapping[str, Any],
 
 
 def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[int]) -> Iterator[Row]:
-    """Measure which levels pay from which size on, and record it; larger `sizes` than the usual ones are added."""
+    """Measure which levels pay from which size on, and record it; larger `sizes` than the usual ones are added.
+
+    Nothing is recorded where a ratio stays above what is possible.
+    """
     usual = CALIBRATED[circumstances.device.type]
     step = min(runtime.recursion.format.sizes)
-    measured = []
+    measured, sound = [], True
     for n in sorted({*usual, *(size for size in sizes if size > max(usual))}):
         products = _drawn(n, circumstances.dtype, circumstances.device, "normal")
         for count in CALIBRATION_LEVELS:
             if n < 2 * step**count:
                 continue
-            found = _timed(runtime, products, count, CALIBRATION_PAIRS, circumstances.device)
+            for _ in range(CALIBRATION_TRIES):
+                found = _timed(runtime, products, count, CALIBRATION_PAIRS, circumstances.device)
+                row = _row(f"calibrate {count}", products, found, {"levels": count})
+                if not row.problem:
+                    break
+            yield row
             measured.append(Measured(n, count, found.ratio))
-            yield _row(f"calibrating, {_levels(count)}", products, found, {"levels": count})
-    level_choice.record(circumstances, measured)
+            sound = sound and not row.problem
+    if sound:
+        level_choice.record(circumstances, measured)
 
 
 def measure(
@@ -104,14 +125,15 @@ def measure(
 ) -> Iterator[Row]:
     """`torch.mm`, the automatic choice and the given levels on one size."""
     products = _drawn(n, dtype, device, settings["entries"])
+    _ = products.plain_error  # before anything else stands in `out`
     chosen = runtime.chosen_levels(products.a, products.b)
     wanted = [chosen, *(count for count in dict.fromkeys(settings["levels"]) if count != chosen)]
-    pairs = min(settings["pairs"], LARGE_PAIRS) if n >= LARGE else settings["pairs"]
+    pairs = min(settings["pairs"], LARGE_PAIRS) if n >= LARGE and device.type == "cpu" else settings["pairs"]
     for index, count in enumerate(wanted):
         found = _timed(runtime, products, count, pairs, device, automatic=index == 0)
         if index == 0:
             yield _baseline(products, found, dtype, device)
-        name = f"automatic: {_levels(count)}" if index == 0 else _levels(count)
+        name = f"auto: {_levels(count)}" if index == 0 else _levels(count)
         yield _row(name, products, found, _figures(runtime, products, count, found))
 
 
@@ -137,7 +159,10 @@ def _timed(
 
 def _calls(call: Callable[[], object], products: Products, clock: Callable[[], float]) -> tuple[int, int]:
     """Several calls a sample for small matrices; the same for both sides."""
-    calls = calls_for(call, clock) if products.n < LARGE // 4 or products.a.is_cuda else 1
+    if products.a.is_cuda:
+        calls = calls_for(call, clock, GPU_SAMPLE_S)
+    else:
+        calls = calls_for(call, clock) if products.n < LARGE // 4 else 1
     return calls, calls
 
 
@@ -147,13 +172,12 @@ def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: tor
     figures: dict[str, float | int | str] = {
         "n": products.n,
         "gflops": speed / 1e9,
-        "cpu_over_wall": found.first.cpu_over_wall,
         "error": products.plain_error,
     }
-    notes = []
+    notes = _own_threads(found, device)
     peak = nominal_peak(dtype, device, torch.get_num_threads())
     if peak is not None:
-        figures["peak_share"] = speed / peak
+        figures["of_peak"] = speed / peak
         if speed < FAIR_SHARE * peak:
             notes.append(
                 f"below {FAIR_SHARE:.0%} of the nominal peak of {peak / 1e9:,.0f} GFLOP/s: not a tuned product here"
@@ -183,22 +207,23 @@ def _row(what: str, products: Products, found: Paired, figures: Mapping[str, flo
 def _figures(runtime: Runtime, products: Products, count: int, found: Paired) -> dict[str, float | int | str]:
     """Levels, error and memory of the product that is in `out`."""
     error = products.error()
-    factor = error / products.plain_error if products.plain_error else 1.0
+    plain = products.plain_error
+    factor = error / plain if plain else 1.0
     held = runtime.recursion.buffers.bytes / (3 * products.n**2 * products.a.element_size())
     return {
         "levels": count,
         "error": error,
         "error_factor": factor,
         "workspace": held if count else 0.0,
-        "cpu_over_wall": found.second.cpu_over_wall,
     }
 
 
 def _drawn(n: int, dtype: torch.dtype, device: torch.device, entries: str) -> Products:
-    """Two random matrices; drawn on the CPU, so that a seed means the same everywhere."""
+    """Two random matrices, drawn in float32 on the device."""
     draw = torch.randn if entries == "normal" else torch.rand
-    a, b = (draw(n, n, generator=stream(SEED, "bench", n, side), dtype=torch.float32) for side in (0, 1))
-    return Products(n, a.to(device, dtype), b.to(device, dtype), torch.zeros(n, n, dtype=dtype, device=device))
+    generators = [torch.Generator(device).manual_seed(stream_seed(SEED, "bench", n, side)) for side in (0, 1)]
+    a, b = (draw(n, n, generator=generator, dtype=torch.float32, device=device) for generator in generators)
+    return Products(n, a.to(dtype), b.to(dtype), torch.zeros(n, n, dtype=dtype, device=device))
 
 
 def _precise(rows: Tensor, b: Tensor) -> Reference:
@@ -241,4 +266,4 @@ def _exact_float32() -> Iterator[None]:
 
 
 def _levels(count: int) -> str:
-    return {0: "plain product", 1: "1 level"}.get(count, f"{count} levels")
+    return {0: "plain", 1: "1 level"}.get(count, f"{count} levels")

@@ -57,7 +57,7 @@ class Runtime:
             _check_out(a, b, out)
         if levels is not None:
             _check_levels(levels)
-        if a.ndim == b.ndim == 2 and a.dtype in AUTOMATIC and not _is_special(a, b) and not _is_watched(a, b):
+        if a.ndim == b.ndim == 2 and a.is_floating_point() and not _is_special(a, b) and not _is_watched(a, b):
             if levels is None:
                 levels = self.chosen_levels(a, b)
             if levels == 0:
