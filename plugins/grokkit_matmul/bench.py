@@ -185,6 +185,15 @@ def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: tor
     return Row("torch.mm", 1, found.first_s, None, figures, note="; ".join(notes))
 
 
+def _own_threads(found: Paired, device: torch.device) -> list[str]:
+    """Why the two sides may not have had the same threads."""
+    most = MOST_CPU_SHARE * torch.get_num_threads()
+    used = max(found.first.cpu_over_wall, found.second.cpu_over_wall)
+    return (
+        [f"{used:.2f} cores were used, not {torch.get_num_threads()}"] if device.type == "cpu" and used > most else []
+    )
+
+
 def _row(what: str, products: Products, found: Paired, figures: Mapping[str, float | int | str]) -> Row:
     count = int(figures["levels"])
     ceiling = (8 / 7) ** count * SLACK if count else float("inf")
