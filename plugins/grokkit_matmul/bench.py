@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from grokkit_core.cassette import Cassette
 
 SEED = 0
-CALIBRATED = {"cpu": (1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192)}
+CALIBRATED = {"cpu": (1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
 CALIBRATION_PAIRS, CALIBRATION_TRIES = 3, 3
 CALIBRATION_LEVELS = (1, 2)
 LARGE, LARGE_PAIRS = 8192, 5
@@ -39,7 +39,7 @@ FAIR_SHARE = 0.8
 MOST_CPU_SHARE = 1.05
 """CPU time over wall time and threads: more means that a side used threads it was not given."""
 
-GPU_SAMPLE_S = 0.2
+GPU_SAMPLE_S = 0.1
 """A GPU's clock follows its load; a sample is long against that."""
 
 ERROR_ROWS = 16
@@ -103,7 +103,8 @@ def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[in
     usual = CALIBRATED[circumstances.device.type]
     step = min(runtime.recursion.format.sizes)
     measured, sound = [], True
-    for n in sorted({*usual, *(size for size in sizes if size > max(usual))}):
+    larger = (size for size in sizes if size > max(usual)) if circumstances.device.type == "cpu" else ()
+    for n in sorted({*usual, *larger}):
         products = _drawn(n, circumstances.dtype, circumstances.device, "normal")
         for count in CALIBRATION_LEVELS:
             if n < 2 * step**count:

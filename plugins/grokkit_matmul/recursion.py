@@ -16,7 +16,7 @@ from torch import Tensor
 from grokkit_core.certify.algebraic import Integers
 from grokkit_matmul.buffers import Buffers
 from grokkit_matmul.scheme import Format, Scheme
-from grokkit_matmul.winograd import FUSED, QUADRANTS, UNFUSED, Step
+from grokkit_matmul.winograd import FUSED, UNFUSED, WITNESSES, Step
 
 
 class Recursion(ABC):
@@ -45,6 +45,10 @@ class Recursion(ABC):
         if rows < m:
             torch.mm(a[rows:], b, out=out[rows:])
 
+    def witnesses(self, out: Tensor) -> list[Tensor]:
+        """Parts of a result that hold NaN or infinity wherever one was met on the way; all of it unless less is known."""
+        return [out]
+
     @abstractmethod
     def _level(self, a: Tensor, b: Tensor, out: Tensor, levels: int, depth: int) -> None:
         """One level on sizes that the format divides."""
@@ -56,17 +60,21 @@ class Winograd(Recursion):
     def __init__(self) -> None:
         super().__init__(Format(2, 2, 2))
 
+    def witnesses(self, out: Tensor) -> list[Tensor]:
+        """The two quadrants that tell of all."""
+        blocks = _Quadrants(C=out[: out.shape[0] // 2 * 2, : out.shape[1] // 2 * 2])
+        return [blocks[name] for name in WITNESSES]
+
     def _level(self, a: Tensor, b: Tensor, out: Tensor, levels: int, depth: int) -> None:
-        blocks = _quadrants("A", a) | _quadrants("B", b) | _quadrants("C", out)
-        last = levels == 1
+        blocks, last = _Quadrants(A=a, B=b, C=out), levels == 1
         for name, like, slot in (("S", "A11", 0), ("T", "B11", 1), ("V", "B11", 2) if last else ("P", "C11", 2)):
-            height, width = blocks[like].shape
+            height, width = blocks.shape(like)
             blocks[name] = self.buffers.take((depth, slot), (height, width), a)
         for step in FUSED if last else UNFUSED:
             self._run(step, blocks, levels - 1, depth + 1)
 
     def _run(self, step: Step, blocks: Mapping[str, Tensor], levels: int, depth: int) -> None:
-        left, right, out = blocks[step.left], blocks.get(step.right), blocks[step.out]
+        left, right, out = blocks[step.left], blocks[step.right] if step.right else None, blocks[step.out]
         if right is None:
             out.copy_(left)
         elif step.op == "sum":
@@ -142,8 +150,24 @@ class _Target:
             self.blocks[index].zero_()
 
 
-def _quadrants(name: str, matrix: Tensor) -> dict[str, Tensor]:
-    return {name + q: block for q, block in zip(QUADRANTS, _blocks(matrix, 2, 2), strict=True)}
+class _Quadrants(dict[str, Tensor]):
+    """Quadrants such as A12 of matrices with even sizes, cut when they are first needed."""
+
+    def __init__(self, **matrices: Tensor) -> None:
+        super().__init__()
+        self._matrices = matrices
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Rows and columns of a quadrant."""
+        rows, columns = self._matrices[name[0]].shape
+        return rows // 2, columns // 2
+
+    def __missing__(self, name: str) -> Tensor:
+        matrix = self._matrices[name[0]]
+        height, width = self.shape(name)
+        top, left = height * (name[1] == "2"), width * (name[2] == "2")
+        block = self[name] = matrix[top : top + height, left : left + width]
+        return block
 
 
 def _blocks(matrix: Tensor, rows: int, columns: int) -> list[Tensor]:

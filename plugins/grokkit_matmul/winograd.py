@@ -47,24 +47,32 @@ def _program(text: str) -> tuple[Step, ...]:
 
 
 FUSED = _program("""
+    C11 = A11 * B11; C12 = C11;
     S = A21 + A22; T = B12 - B11; C22 = S * T;
-    S = S - A11;   T = B22 - T;   C11 = A11 * B11; C12 = C11; C12 += S * T;
+    S = S - A11;   T = B22 - T;   C12 += S * T;
     C11 += A12 * B21;
     S = A12 - S;   V = T - B21;   C21 = C12; C12 = C12 + C22; C12 += S * B22;
     S = A11 - A21; T = B22 - B12; C21 += S * T;
     C22 = C22 + C21; C21 -= A22 * V
 """)
-"""The last level: two products, five that accumulate, ten sums, two copies; buffers S (like A11), T and V (like B11)."""
+"""The last level: two products, five that accumulate, ten sums, two copies; buffers S (like A11), T and V (like B11).
+
+It begins with a product that needs no sum, so that a GPU is at work while the rest is queued.
+"""
 
 UNFUSED = _program("""
+    C11 = A11 * B11;
     S = A11 - A21; T = B22 - B12; C21 = S * T;
     S = A21 + A22; T = B12 - B11; C22 = S * T;
     S = S - A11;   T = B22 - T;   C12 = S * T;
-    C11 = A11 * B11; C12 = C12 + C11; C21 = C21 + C12; C12 = C12 + C22; C22 = C22 + C21;
+    C12 = C12 + C11; C21 = C21 + C12; C12 = C12 + C22; C22 = C22 + C21;
     S = A12 - S;   T = T - B21;
     P = A12 * B21; C11 = C11 + P; P = S * B22; C12 = C12 + P; P = A22 * T; C21 = C21 - P
 """)
 """Upper levels, where a product is a recursion that cannot accumulate: 15 sums; buffers S, T and P (like C11)."""
+
+WITNESSES = ("C12", "C21")
+"""Quadrants to which every quadrant of A and of B contributes: what is not finite anywhere shows up in one of them."""
 
 TO_WINOGRAD = (np.array([[1, -1], [0, -1]]), np.eye(2, dtype=np.int64), np.array([[1, 0], [-1, 1]]))
 """X, Y, Z of the sandwich that takes Strassen's form to this schedule; all of determinant +-1, so integers stay so."""
