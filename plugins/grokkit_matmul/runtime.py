@@ -255,7 +255,7 @@ def _is_special(*tensors: Tensor) -> bool:
 
 def _is_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no entry is NaN or infinite: a sum is neither where its terms are not. One wait for a GPU."""
-    total = sum(tensor.sum() for tensor in tensors)
+    total = sum(tensor.sum(dtype=torch.float32 if tensor.itemsize == 2 else None) for tensor in tensors)
     return math.isfinite(complex(total).real + complex(total).imag)
 
 
