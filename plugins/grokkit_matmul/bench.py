@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ CALIBRATION_PAIRS, CALIBRATION_TRIES = 3, 3
 CALIBRATION_LEVELS = (1, 2)
 LARGE, LARGE_PAIRS = 8192, 5
 SLACK = 1.02
-"""A median of ratios above (8/7)^levels times this cannot be true: additions only lower it, and clocks are compared in pairs."""
+"""A median of ratios above (8/7)^levels (m k n / rank for other formats) times this cannot be true: additions only lower it."""
 
 FAIR_SHARE = 0.8
 """A baseline below this share of the nominal peak is not a tuned product, which the row then says."""
@@ -86,13 +87,20 @@ def benchmark(runtime: Runtime, cassette: Cassette, settings: Mapping[str, Any],
     """First the levels are calibrated where they never were; then a row for each size and number of levels."""
     if cassette.dtype not in (torch.float32, torch.float64, torch.bfloat16):
         raise UsageError(f"a benchmark in {cassette.dtype}", expected="float32 or float64")
+    if not settings["sizes"]:
+        raise UsageError("no sizes", expected="at least one")
     _check_memory(max(settings["sizes"]), cassette)
     with torch.inference_mode(), _exact_float32():
         circumstances = Circumstances(runtime.form, cassette.dtype, cassette.device, torch.get_num_threads())
         if recalibrate or not level_choice.recorded(circumstances):
             yield from calibrate(runtime, circumstances, settings["sizes"])
+        seconds: dict[int, float] = {}
         for n in settings["sizes"]:
-            yield from measure(runtime, cassette.dtype, cassette.device, n, settings)
+            half = seconds.get(n // 2) if n % 2 == 0 else None
+            for row in measure(runtime, cassette.dtype, cassette.device, n, settings, half_s=half):
+                if row.ratio is None:
+                    seconds[n] = row.median_s
+                yield row
 
 
 def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[int]) -> Iterator[Row]:
@@ -111,7 +119,7 @@ def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[in
                 continue
             for _ in range(CALIBRATION_TRIES):
                 found = _timed(runtime, products, count, CALIBRATION_PAIRS, circumstances.device)
-                row = _row(f"calibrate {count}", products, found, {"levels": count})
+                row = _row(f"calibrate {count}", runtime, products, found, {"levels": count})
                 if not row.problem:
                     break
             yield row
@@ -122,9 +130,15 @@ def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[in
 
 
 def measure(
-    runtime: Runtime, dtype: torch.dtype, device: torch.device, n: int, settings: Mapping[str, Any]
+    runtime: Runtime,
+    dtype: torch.dtype,
+    device: torch.device,
+    n: int,
+    settings: Mapping[str, Any],
+    *,
+    half_s: float | None = None,
 ) -> Iterator[Row]:
-    """`torch.mm`, the automatic choice and the given levels on one size."""
+    """`torch.mm`, the automatic choice and the given levels on one size; `half_s` is what `torch.mm` took at half of it."""
     products = _drawn(n, dtype, device, settings["entries"])
     _ = products.plain_error  # before anything else stands in `out`
     chosen = runtime.chosen_levels(products.a, products.b)
@@ -133,9 +147,9 @@ def measure(
     for index, count in enumerate(wanted):
         found = _timed(runtime, products, count, pairs, device, automatic=index == 0)
         if index == 0:
-            yield _baseline(products, found, dtype, device)
+            yield _baseline(products, found, dtype, device, half_s)
         name = f"auto: {_levels(count)}" if index == 0 else _levels(count)
-        yield _row(name, products, found, _figures(runtime, products, count, found))
+        yield _row(name, runtime, products, found, _figures(runtime, products, count, found))
 
 
 def _timed(
@@ -153,21 +167,19 @@ def _timed(
         return runtime.multiply(a, b, out=out, levels=levels)
 
     clock = clock_for(device)
-    found = paired(plain, ours, pairs=pairs, clock=clock, calls=_calls(plain, products, clock))
+
+    def calls(call: Callable[[], object]) -> int:
+        """Several a sample for small matrices."""
+        if a.is_cuda:
+            return calls_for(call, clock, GPU_SAMPLE_S)
+        return calls_for(call, clock) if products.n < LARGE // 4 else 1
+
+    found = paired(plain, ours, pairs=pairs, clock=clock, calls=(calls(plain), calls(ours)))
     runtime.multiply(a, b, out=out, levels=levels)
     return found
 
 
-def _calls(call: Callable[[], object], products: Products, clock: Callable[[], float]) -> tuple[int, int]:
-    """Several calls a sample for small matrices; the same for both sides."""
-    if products.a.is_cuda:
-        calls = calls_for(call, clock, GPU_SAMPLE_S)
-    else:
-        calls = calls_for(call, clock) if products.n < LARGE // 4 else 1
-    return calls, calls
-
-
-def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: torch.device) -> Row:
+def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: torch.device, half_s: float | None) -> Row:
     """The row of `torch.mm`, with how good a baseline it is."""
     speed = products.operations / found.first_s
     figures: dict[str, float | int | str] = {
@@ -183,6 +195,10 @@ def _baseline(products: Products, found: Paired, dtype: torch.dtype, device: tor
             notes.append(
                 f"below {FAIR_SHARE:.0%} of the nominal peak of {peak / 1e9:,.0f} GFLOP/s: not a tuned product here"
             )
+    if half_s is not None:
+        growth = figures["growth"] = found.first_s / half_s
+        if growth > FAIR_GROWTH:
+            notes.append(f"more than {FAIR_GROWTH} times as long as at half the size: slower than it should be")
     return Row("torch.mm", 1, found.first_s, None, figures, note="; ".join(notes))
 
 
@@ -195,9 +211,12 @@ def _own_threads(found: Paired, device: torch.device) -> list[str]:
     )
 
 
-def _row(what: str, products: Products, found: Paired, figures: Mapping[str, float | int | str]) -> Row:
+def _row(
+    what: str, runtime: Runtime, products: Products, found: Paired, figures: Mapping[str, float | int | str]
+) -> Row:
     count = int(figures["levels"])
-    ceiling = (8 / 7) ** count * SLACK if count else float("inf")
+    gain = math.prod(runtime.scheme.format.sizes) / runtime.scheme.rank
+    ceiling = gain**count * SLACK if count else float("inf")
     problem = ""
     if found.ratio > ceiling:
         problem = (
@@ -231,9 +250,9 @@ def _figures(runtime: Runtime, products: Products, count: int, found: Paired) ->
 def _drawn(n: int, dtype: torch.dtype, device: torch.device, entries: str) -> Products:
     """Two random matrices, drawn in float32 on the device."""
     draw = torch.randn if entries == "normal" else torch.rand
-    generators = [torch.Generator(device).manual_seed(stream_seed(SEED, "bench", n, side)) for side in (0, 1)]
-    a, b = (draw(n, n, generator=generator, dtype=torch.float32, device=device) for generator in generators)
-    return Products(n, a.to(dtype), b.to(dtype), torch.zeros(n, n, dtype=dtype, device=device))
+    generators = (torch.Generator(device).manual_seed(stream_seed(SEED, "bench", n, side)) for side in (0, 1))
+    a, b = (draw(n, n, generator=one, dtype=torch.float32, device=device).to(dtype) for one in generators)
+    return Products(n, a, b, torch.zeros(n, n, dtype=dtype, device=device))
 
 
 def _precise(rows: Tensor, b: Tensor) -> Reference:
@@ -253,7 +272,8 @@ def _difference(rows: Tensor, reference: Reference) -> float:
 
 def _check_memory(n: int, cassette: Cassette) -> None:
     """Raise `Incompatible` where the largest matrices would not fit."""
-    needed = 4.5 * n**2 * cassette.dtype.itemsize
+    wide = 16 if cassette.dtype == torch.float64 else 8  # bytes of a number in the reference's copy of B
+    needed = n**2 * (3 * cassette.dtype.itemsize + wide)
     if cassette.device.type == "cuda":
         free = torch.cuda.mem_get_info(cassette.device)[0]
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -51,8 +52,8 @@ class Circumstances:
         return f"{self.form} | {device_name(self.device)} | {dtype} | {threads} | torch {torch.__version__}"
 
 
-_here: dict[Circumstances, tuple[Measured, ...]] = {}
-"""What this process has measured."""
+_here: dict[str, tuple[Measured, ...]] = {}
+"""What this process has measured, by key."""
 
 
 def thresholds(measured: Sequence[Measured]) -> dict[int, int]:
@@ -88,18 +89,26 @@ def _known(form: str, dtype: torch.dtype, device: torch.device, threads: int) ->
 
 def recorded(circumstances: Circumstances) -> tuple[Measured, ...]:
     """What was measured before under these circumstances; nothing where the file is absent or not readable."""
-    if circumstances in _here:
-        return _here[circumstances]
-    rows = _read().get(circumstances.key)
+    key = circumstances.key
+    if key in _here:
+        return _here[key]
     try:
-        return tuple(Measured(int(row["n"]), int(row["levels"]), float(row["ratio"])) for row in rows or ())
+        return tuple(map(_measured, _read().get(key) or ()))
     except (TypeError, KeyError, ValueError, OverflowError):
         return ()
 
 
+def _measured(row: Mapping[str, Any]) -> Measured:
+    """A row of the file; raises `ValueError` and others for what nobody can have measured."""
+    found = Measured(int(row["n"]), int(row["levels"]), float(row["ratio"]))
+    if found.n < 1 or found.levels < 1 or not 0 < found.ratio < math.inf:
+        raise ValueError(found)
+    return found
+
+
 def record(circumstances: Circumstances, measured: Sequence[Measured]) -> None:
     """Keep a measurement for later calls and processes; a folder that cannot be written keeps it for this process only."""
-    _here[circumstances] = tuple(measured)
+    _here[circumstances.key] = tuple(measured)
     _known.cache_clear()
     entries = {**_read(), circumstances.key: [vars(row) for row in measured]}
     with contextlib.suppress(OSError):

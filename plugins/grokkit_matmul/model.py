@@ -45,6 +45,10 @@ class BilinearNetwork(nn.Module):
         found: Runtime = self.__dict__["_runtime"]
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes a runtime of its own: working memory belongs to one, and coefficients may be changed."""
+        return {name: value for name, value in self.__dict__.items() if name != "_runtime"}
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """ "... m k" times "... k n"."""
         return self.runtime.multiply(a, b)

@@ -21,8 +21,12 @@ from grokkit_matmul.scheme import Scheme
 AUTOMATIC = (torch.float32, torch.float64)
 """Dtypes in which the recursion may be chosen by itself; in bfloat16 sums of operands lose too much, and it never won."""
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Integers that torch multiplies."""
+
 MOST_LEVELS = 16
 _wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 class Runtime:
@@ -52,7 +56,8 @@ class Runtime:
         """`a` "... m k" times `b` "... k n", as `torch.matmul`, with its gradients.
 
         `levels` of recursion are taken as given; 0 is the plain product, which suits badly scaled blocks. `out` is a
-        matrix "m n" that is written and returned. Integers are exact or refused. Raises `Incompatible` or `UsageError`.
+        matrix "m n" that is written and returned; it may overlap the inputs. Integers are exact or refused.
+        Raises `Incompatible` or `UsageError`.
         """
         _check(a, b)
         if out is not None:
@@ -62,7 +67,7 @@ class Runtime:
         if a.ndim == b.ndim == 2 and a.is_floating_point() and not _is_special(a, b) and not _is_watched(a, b):
             if levels is None:
                 levels = self.chosen_levels(a, b)
-            if levels == 0:
+            if levels == 0 and (out is None or not _overlap(out, a, b)):
                 return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
             return self._fast(a, b, out, levels)
         return self._general(a, b, out, levels)
@@ -98,15 +103,11 @@ class Runtime:
     def _general(self, a: Tensor, b: Tensor, out: Tensor | None, levels: int | None) -> Tensor:
         """Batches, gradients, integers, complex and short floats, transformed tensors."""
         if _is_special(a, b):
-            return torch.matmul(a, b) if out is None else torch.matmul(a, b, out=out)
+            return torch.matmul(a, b) if out is None else out.copy_(torch.matmul(a, b))
         if not a.is_floating_point() and not a.is_complex():
             _check_integers(a, b)
         count = self.chosen_levels(a, b) if levels is None else levels
         if out is not None:
-            if _is_watched(a, b, out):
-                raise Incompatible(
-                    "out= with inputs that need gradients", expected="no out=", hint="or torch.no_grad()"
-                )
             return out.copy_(self._general(a, b, None, levels))
         if count == 0:
             return torch.matmul(a, b)
@@ -140,8 +141,9 @@ class Runtime:
     def _each(self, a: Tensor, b: Tensor, levels: int) -> Tensor:
         """Every pair of matrices of two batches in turn."""
         leading = _broadcast(a.shape[:-2], b.shape[:-2])
-        first, second = (x.expand(*leading, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (a, b))
-        result = a.new_empty(len(first), a.shape[-2], b.shape[-1])
+        count = math.prod(leading)
+        first, second = (x.expand(*leading, *x.shape[-2:]).reshape(count, *x.shape[-2:]) for x in (a, b))
+        result = a.new_empty(count, a.shape[-2], b.shape[-1])
         for left, right, target in zip(first, second, result, strict=True):
             self._fast(left, right, target, levels)
         return result.reshape(*leading, a.shape[-2], b.shape[-1])
@@ -205,12 +207,16 @@ def _check_batches(a: Tensor, b: Tensor) -> None:
 
 
 def _check_out(a: Tensor, b: Tensor, out: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise Incompatible(f"out is a {type(out).__name__}", expected="a torch.Tensor")
     leading = _broadcast(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
     shape = (*leading, a.shape[-2], b.shape[-1])
     if out.shape != shape or out.dtype != a.dtype or out.device != a.device:
         raise Incompatible(
             f"out is {list(out.shape)} {out.dtype} on {out.device}", expected=f"{list(shape)} {a.dtype} on {a.device}"
         )
+    if _is_watched(a, b, out):
+        raise Incompatible("out= with tensors that need gradients", expected="no out=", hint="or torch.no_grad()")
 
 
 def _check_levels(levels: object) -> None:
@@ -220,8 +226,9 @@ def _check_levels(levels: object) -> None:
 
 def _check_integers(a: Tensor, b: Tensor) -> None:
     """Raise unless every partial sum fits the dtype; what wraps round is not a product."""
-    if a.dtype == torch.bool:
-        raise Incompatible("inputs of dtype torch.bool", expected="numbers", hint="cast them to torch.int64")
+    if a.dtype not in INTEGERS:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in INTEGERS)
+        raise Incompatible(f"inputs of dtype {a.dtype}", expected=f"floats or {names}", hint="cast them to torch.int64")
     if a.is_cuda:
         raise Incompatible(f"inputs of dtype {a.dtype} on {a.device}", expected="floats there, or integers on the CPU")
     if a.numel() == 0 or b.numel() == 0:
@@ -242,15 +249,15 @@ def _is_watched(*tensors: Tensor) -> bool:
 
 
 def _is_special(*tensors: Tensor) -> bool:
-    """Whether torch must see the whole product: forward-mode and `torch.func` transforms, subclasses, tensors without data."""
+    """Whether torch must see the whole product: forward-mode and `torch.func` transforms, autocast, subclasses, no data."""
     if torch.autograd.forward_ad._current_level >= 0:
         return True
     for x in tensors:
         if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
             return True
-        if _wrapped(x) or x.is_meta or x.layout is not torch.strided:
+        if _wrapped(x) or _batched(x) or x.is_meta or x.layout is not torch.strided:
             return True
-    return False
+    return torch.is_autocast_enabled(tensors[0].device.type)
 
 
 def _is_finite(tensors: Sequence[Tensor]) -> bool:
@@ -265,9 +272,15 @@ def _is_plain(out: Tensor) -> bool:
 
 
 def _overlap(out: Tensor, *inputs: Tensor) -> bool:
-    """Whether they may share memory: the same storage counts."""
-    own = out.untyped_storage().data_ptr()
-    return any(x.untyped_storage().data_ptr() == own for x in inputs)
+    """Whether they may share memory: storages that meet count, also two of one array from elsewhere."""
+    first, end = _span(out)
+    return any(start < end and first < last for start, last in map(_span, inputs))
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Where its storage begins and ends."""
+    storage = tensor.untyped_storage()
+    return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
 
 
 def _rows_or_columns(matrix: Tensor) -> Tensor:

@@ -6,8 +6,12 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from grokkit_core.cassette import Cassette
 
 
 def _load(name: str) -> ModuleType:
@@ -31,3 +35,22 @@ def reference() -> ModuleType:
 def orbit() -> ModuleType:
     """Random points of the orbit of a bilinear algorithm (`matmul_orbit.py`)."""
     return _load("matmul_orbit")
+
+
+@pytest.fixture(scope="session")
+def schemes() -> ModuleType:
+    """Schemes in several forms and formats, and a recursion and errors, written apart (`matmul_schemes.py`)."""
+    return _load("matmul_schemes")
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Cassette:
+    """A cassette of <2,2,2:7> that was trained just now."""
+    import grokkit_core as gk
+
+    home = tmp_path_factory.mktemp("learned")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(home / name.lower()))
+        (trained,) = gk.train("matmul", seed=3, library=home / "library")
+    return trained.cassette
