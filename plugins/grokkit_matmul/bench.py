@@ -37,6 +37,9 @@ SLACK = 1.02
 FAIR_SHARE = 0.8
 """A baseline below this share of the nominal peak is not a tuned product, which the row then says."""
 
+FAIR_GROWTH = 8.16
+"""t(N) / t(N/2) above 8 by more than 2 % means that the larger product is slower than it should be."""
+
 MOST_CPU_SHARE = 1.05
 """CPU time over wall time and threads: more means that a side used threads it was not given."""
 
@@ -123,7 +126,7 @@ def calibrate(runtime: Runtime, circumstances: Circumstances, sizes: Sequence[in
                 if not row.problem:
                     break
             yield row
-            measured.append(Measured(n, count, found.ratio))
+            measured.append(Measured(n, count, found.ratio, min(found.ratios) > 1))
             sound = sound and not row.problem
     if sound:
         level_choice.record(circumstances, measured)

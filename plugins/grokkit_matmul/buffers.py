@@ -8,6 +8,8 @@ import threading
 import torch
 from torch import Tensor
 
+from grokkit_matmul.finite import Watch
+
 Place = tuple[int, int]
 """Depth of the recursion and number of the buffer there."""
 
@@ -17,6 +19,8 @@ class Buffers(threading.local):
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Place, torch.dtype, torch.device, int], Tensor] = {}
+        self.watch: Watch | None = None
+        """What was asked of the product in progress."""
 
     def take(self, place: Place, shape: tuple[int, int], like: Tensor) -> Tensor:
         """A matrix of this shape whose content is anything; the same memory whenever the place is the same."""

@@ -28,11 +28,15 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Measured:
-    """The median ratio of the plain product's time to that of `levels` levels, for square matrices of size `n`."""
+    """The median ratio of the plain product's time to that of `levels` levels, for square matrices of size `n`.
+
+    `steady` says that the recursion won every single pair; without that a level is not chosen.
+    """
 
     n: int
     levels: int
     ratio: float
+    steady: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def thresholds(measured: Sequence[Measured]) -> dict[int, int]:
     """By number of levels, the smallest size from which on it wins; levels that never win are absent."""
     ratios: dict[int, dict[int, float]] = {}
     for row in measured:
-        ratios.setdefault(row.n, {0: 1.0})[row.levels] = row.ratio
+        ratios.setdefault(row.n, {0: 1.0})[row.levels] = row.ratio if row.steady else 0.0
     found: dict[int, int] = {}
     for levels in sorted({row.levels for row in measured}):
         for n in sorted((n for n in ratios if levels in ratios[n]), reverse=True):
@@ -100,7 +104,7 @@ def recorded(circumstances: Circumstances) -> tuple[Measured, ...]:
 
 def _measured(row: Mapping[str, Any]) -> Measured:
     """A row of the file; raises `ValueError` and others for what nobody can have measured."""
-    found = Measured(int(row["n"]), int(row["levels"]), float(row["ratio"]))
+    found = Measured(int(row["n"]), int(row["levels"]), float(row["ratio"]), row["steady"] is True)
     if found.n < 1 or found.levels < 1 or not 0 < found.ratio < math.inf:
         raise ValueError(found)
     return found

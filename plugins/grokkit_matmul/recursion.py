@@ -15,8 +15,9 @@ from torch import Tensor
 
 from grokkit_core.certify.algebraic import Integers
 from grokkit_matmul.buffers import Buffers
+from grokkit_matmul.finite import Watch, is_finite
 from grokkit_matmul.scheme import Format, Scheme
-from grokkit_matmul.winograd import FUSED, UNFUSED, WITNESSES, Step
+from grokkit_matmul.winograd import FUSED, UNFUSED, WATCHED, WITNESSES, Step
 
 
 class Recursion(ABC):
@@ -45,9 +46,9 @@ class Recursion(ABC):
         if rows < m:
             torch.mm(a[rows:], b, out=out[rows:])
 
-    def witnesses(self, out: Tensor) -> list[Tensor]:
-        """Parts of a result that hold NaN or infinity wherever one was met on the way; all of it unless less is known."""
-        return [out]
+    def is_finite(self, out: Tensor) -> bool:
+        """Whether the product that `multiply` has just written met no NaN and no infinity on its way."""
+        return is_finite([out])
 
     @abstractmethod
     def _level(self, a: Tensor, b: Tensor, out: Tensor, levels: int, depth: int) -> None:
@@ -60,10 +61,13 @@ class Winograd(Recursion):
     def __init__(self) -> None:
         super().__init__(Format(2, 2, 2))
 
-    def witnesses(self, out: Tensor) -> list[Tensor]:
-        """The two quadrants that tell of all."""
+    def is_finite(self, out: Tensor) -> bool:
+        """By two quadrants that tell of all; on a GPU by what was asked before its last product."""
+        watch, self.buffers.watch = self.buffers.watch, None
+        if watch is not None:
+            return watch.finite
         blocks = _Quadrants(C=out[: out.shape[0] // 2 * 2, : out.shape[1] // 2 * 2])
-        return [blocks[name] for name in WITNESSES]
+        return is_finite([blocks[name] for name in WITNESSES])
 
     def _level(self, a: Tensor, b: Tensor, out: Tensor, levels: int, depth: int) -> None:
         blocks, last = _Quadrants(A=a, B=b, C=out), levels == 1
@@ -74,6 +78,10 @@ class Winograd(Recursion):
             self._run(step, blocks, levels - 1, depth + 1)
 
     def _run(self, step: Step, blocks: Mapping[str, Tensor], levels: int, depth: int) -> None:
+        if step.op == "watch":
+            if depth == 1 and blocks["C11"].is_cuda:
+                self.buffers.watch = Watch([blocks[name] for name in WATCHED])
+            return
         left, right, out = blocks[step.left], blocks[step.right] if step.right else None, blocks[step.out]
         if right is None:
             out.copy_(left)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +14,7 @@ from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.text import printable
 from grokkit_matmul import levels as level_choice
 from grokkit_matmul import winograd
+from grokkit_matmul.finite import is_finite
 from grokkit_matmul.recursion import Blockwise, Recursion, Winograd
 from grokkit_matmul.scheme import Scheme
 
@@ -94,7 +94,7 @@ class Runtime:
                 torch.mm(a, b, out=target)
             else:
                 self.recursion.multiply(_rows_or_columns(a), _rows_or_columns(b), target, levels)
-                if self.is_exact and not _is_finite(self.recursion.witnesses(target)):
+                if self.is_exact and not self.recursion.is_finite(target):
                     torch.mm(a, b, out=target)
         if out is None or direct:
             return target
@@ -123,7 +123,7 @@ class Runtime:
         u, v, w = self._factors(a)
         products = torch.einsum("rij,...ij->...r", u, a) * torch.einsum("rij,...ij->...r", v, b)
         result = torch.einsum("...r,rij->...ij", products, w)
-        if self.is_exact and not _is_finite([result.detach()]):
+        if self.is_exact and not is_finite([result.detach()]):
             return torch.matmul(a, b)
         return result
 
@@ -260,27 +260,25 @@ def _is_special(*tensors: Tensor) -> bool:
     return torch.is_autocast_enabled(tensors[0].device.type)
 
 
-def _is_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no entry is NaN or infinite: a sum is neither where its terms are not. One wait for a GPU."""
-    total = sum(tensor.sum(dtype=torch.float32 if tensor.itemsize == 2 else None) for tensor in tensors)
-    return math.isfinite(complex(total).real + complex(total).imag)
-
-
 def _is_plain(out: Tensor) -> bool:
     """Whether a BLAS can write rows of it."""
     return out.stride(1) == 1 and out.stride(0) >= max(1, out.shape[1])
 
 
 def _overlap(out: Tensor, *inputs: Tensor) -> bool:
-    """Whether they may share memory: storages that meet count, also two of one array from elsewhere."""
+    """Whether they may share memory: the stretches from their first to their last entries meet."""
     first, end = _span(out)
     return any(start < end and first < last for start, last in map(_span, inputs))
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """Where its storage begins and ends."""
-    storage = tensor.untyped_storage()
-    return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    """Addresses of its first entry and behind its last one."""
+    start, reach = tensor.data_ptr(), 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if size == 0:
+            return start, start
+        reach += (size - 1) * stride
+    return start, start + reach * tensor.itemsize
 
 
 def _rows_or_columns(matrix: Tensor) -> Tensor:

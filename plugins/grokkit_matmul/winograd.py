@@ -21,11 +21,14 @@ QUADRANTS = ("11", "12", "21", "22")
 
 @dataclass(frozen=True)
 class Step:
-    """`out` becomes `left` (copy), `left` + `sign` `right` (sum) or their product, or gains `sign` times their product."""
+    """`out` becomes `left` (copy), `left` + `sign` `right` (sum) or their product, or gains `sign` times their product.
 
-    op: Literal["copy", "sum", "product", "accumulate"]
-    out: str
-    left: str
+    At `watch` nothing is computed: it is the moment to ask whether all is finite so far.
+    """
+
+    op: Literal["copy", "sum", "product", "accumulate", "watch"]
+    out: str = ""
+    left: str = ""
     right: str = ""
     sign: int = 1
 
@@ -34,6 +37,9 @@ def _program(text: str) -> tuple[Step, ...]:
     """Steps from lines such as `S = A21 + A22`, `C12 = S * T` and `C21 -= A22 * T`."""
     steps = []
     for line in text.split(";"):
+        if line.strip() == "watch":
+            steps.append(Step("watch"))
+            continue
         out, assign, left, *rest = line.split()
         operator, right = rest or ("", "")
         if not rest:
@@ -53,7 +59,7 @@ FUSED = _program("""
     C11 += A12 * B21;
     S = A12 - S;   V = T - B21;   C21 = C12; C12 = C12 + C22; C12 += S * B22;
     S = A11 - A21; T = B22 - B12; C21 += S * T;
-    C22 = C22 + C21; C21 -= A22 * V
+    C22 = C22 + C21; watch; C21 -= A22 * V
 """)
 """The last level: two products, five that accumulate, ten sums, two copies; buffers S (like A11), T and V (like B11).
 
@@ -67,12 +73,16 @@ UNFUSED = _program("""
     S = S - A11;   T = B22 - T;   C12 = S * T;
     C12 = C12 + C11; C21 = C21 + C12; C12 = C12 + C22; C22 = C22 + C21;
     S = A12 - S;   T = T - B21;
-    P = A12 * B21; C11 = C11 + P; P = S * B22; C12 = C12 + P; P = A22 * T; C21 = C21 - P
+    P = A12 * B21; C11 = C11 + P; P = S * B22; C12 = C12 + P;
+    watch; P = A22 * T; C21 = C21 - P
 """)
 """Upper levels, where a product is a recursion that cannot accumulate: 15 sums; buffers S, T and P (like C11)."""
 
 WITNESSES = ("C12", "C21")
 """Quadrants to which every quadrant of A and of B contributes: what is not finite anywhere shows up in one of them."""
+
+WATCHED = ("C11", "C12", "C21")
+"""Those that tell as much before the last product, but for an overflow in that one."""
 
 TO_WINOGRAD = (np.array([[1, -1], [0, -1]]), np.eye(2, dtype=np.int64), np.array([[1, 0], [-1, 1]]))
 """X, Y, Z of the sandwich that takes Strassen's form to this schedule; all of determinant +-1, so integers stay so."""
@@ -86,6 +96,8 @@ def coefficients(program: Sequence[Step]) -> Scheme:
     left: list[Integers] = []
     right: list[Integers] = []
     for step in program:
+        if step.op == "watch":
+            continue
         if step.op in ("copy", "sum"):
             added = step.sign * entries[step.right] if step.op == "sum" else 0
             entries[step.out] = entries[step.left] + added
