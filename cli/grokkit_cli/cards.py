@@ -238,6 +238,8 @@ def _growth(plan: TransferPlan) -> Table:
     facts = _facts()
     row(facts, "operator", plan.operator)
     row(facts, "source", f"{plan.source.ref}  ({plan.source.digest[:19]}...)")
+    for name, partner in plan.partners.items():
+        row(facts, name, f"{partner.ref}  ({partner.digest[:19]}...)")
     for name, value in plan.after.items():
         before = plan.before[name]
         row(facts, name, f"{before:,} to {value:,}" if value != before else f"{value:,}, as it is")

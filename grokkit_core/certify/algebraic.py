@@ -22,6 +22,15 @@ from grokkit_core.errors import UsageError
 from grokkit_core.manifest import Baseline, Certificate, Level, Metric
 
 LIMIT = 2**63
+FLOAT_LIMIT = 2**53
+"""Whole numbers below this, and sums of them that stay below it in every order, are exact in float64."""
+
+LARGE = 2**24
+"""Products of so many terms are left to the BLAS where it is exact; numpy's own loops take a minute for 10^11."""
+
+MOST_NUMBERS = 2**26
+"""Of an intermediate array, there."""
+
 Integers = NDArray[np.int64] | NDArray[np.object_]
 """An exact integer array: int64, or Python integers where those are too small."""
 
@@ -99,7 +108,11 @@ def as_integers(tensor: Tensor, denominator: int = 1) -> Integers:
 def exact_einsum(equation: str, *operands: Integers) -> Integers:
     """`numpy.einsum` over the integers: int64 where no sum can overflow, Python's integers otherwise."""
     contract: Any = np.einsum  # its stubs know neither integers nor objects here
-    if _bound(equation, operands) < LIMIT and all(operand.dtype != object for operand in operands):
+    bound = _bound(equation, operands)
+    if bound < FLOAT_LIMIT and _terms(equation, operands) >= LARGE:
+        floats = [np.asarray(operand, dtype=np.float64) for operand in operands]
+        return np.asarray(contract(equation, *floats, optimize=("greedy", MOST_NUMBERS)), dtype=np.int64)
+    if bound < LIMIT and all(operand.dtype != object for operand in operands):
         return np.asarray(contract(equation, *operands, dtype=np.int64), dtype=np.int64)
     wide = [np.asarray(operand, dtype=object) for operand in operands]
     return np.asarray(contract(equation, *wide, optimize=False), dtype=object)
@@ -111,14 +124,23 @@ def _bound(equation: str, operands: Sequence[Integers]) -> int:
     terms = inputs.split(",")
     if not arrow or "." in equation or len(terms) != len(operands):
         raise UsageError(f"equation '{equation}' for {len(operands)} arrays", expected="e.g. ri,rj->ij, without '...'")
-    sizes = {
+    sizes = _sizes(terms, operands)
+    summed = math.prod(size for name, size in sizes.items() if name not in output)
+    largest = [max(abs(int(operand.max())), abs(int(operand.min()))) if operand.size else 0 for operand in operands]
+    return int(summed * math.prod(largest))
+
+
+def _sizes(terms: Sequence[str], operands: Sequence[Integers]) -> dict[str, int]:
+    return {
         name: size
         for term, operand in zip(terms, operands, strict=True)
         for name, size in zip(term, operand.shape, strict=True)
     }
-    summed = math.prod(size for name, size in sizes.items() if name not in output)
-    largest = [max((abs(int(value)) for value in operand.flat), default=0) for operand in operands]
-    return int(summed * math.prod(largest))
+
+
+def _terms(equation: str, operands: Sequence[Integers]) -> int:
+    """The number of products that the sums are made of."""
+    return math.prod(_sizes(equation.replace(" ", "").partition("->")[0].split(","), operands).values())
 
 
 def _scaled(value: float, denominator: int) -> int:

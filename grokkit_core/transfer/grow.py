@@ -95,7 +95,7 @@ def grow(
     partners = _partners(source, plan, to, place)
     with fitting_threads(plan.parameters):
         started = time.perf_counter()
-        grown = construct(source, plan, partners, name=new_name, seed=seed, place=place)
+        grown = construct(source, plan, partners=partners, name=new_name, seed=seed, place=place)
         seconds = time.perf_counter() - started
         kept = preservation(source, grown, plan, seed=seed)
         _check_kept(kept, plan)
@@ -124,16 +124,23 @@ def _partners(source: Cassette, plan: TransferPlan, to: Target, place: Workspace
 
 
 def construct(
-    source: Cassette, plan: TransferPlan, partners: Mapping[str, Cassette], *, name: str, seed: int, place: Workspace
+    source: Cassette,
+    plan: TransferPlan,
+    *,
+    partners: Mapping[str, Cassette] | None = None,
+    name: str,
+    seed: int,
+    place: Workspace,
 ) -> Cassette:
-    """The grown cassette, not yet certified or saved."""
+    """The grown cassette, not yet certified or saved; `partners` are those that the plan names."""
     host = place.plugins
     operator = host.operator(plan.operator)
-    tensors = operator.combine(source, partners, plan) if partners else operator.apply(source, plan)
+    tensors = operator.combine(source, partners or {}, plan) if plan.partners else operator.apply(source, plan)
     architecture = host.spec(ArchitectureSpec, plan.architecture.id)
     task: Task = host.task(plan.task.id, **plan.task.parameters)
     spec = host.spec(TransferSpec, plan.operator)
     inner = source.architecture.spec
+    parents = (source.manifest, *plan.partners.values())
     provenance = Provenance(
         kind="grown",
         recipe=None,
@@ -143,7 +150,7 @@ def construct(
         curve=Curve((), ()),
         operator=operator_record(plan),
         gate=None,
-        parents=(source.manifest.parent(), *(found.parent() for found in plan.partners.values())),
+        parents=tuple(manifest.parent() for manifest in parents),
         software=software(host, task.spec, architecture, spec, inner),
         created=now(),
     )
@@ -159,8 +166,8 @@ def construct(
         summary=f"{source.manifest.name} grown by {plan.operator}: {sizes}"[:200],
         plugins=host,
         components=(spec, inner),
-        requires={n for m in (source.manifest, *plan.partners.values()) for n in m.requires.plugins},
-        citation=source.manifest.citation,
+        requires={n for m in parents for n in m.requires.plugins},
+        citation=tuple(dict.fromkeys(text for m in parents for text in m.citation)),
     )
 
 
@@ -261,7 +268,8 @@ def _named_plan(place: Workspace, manifest: Manifest, to: Target, operator: str,
     try:
         return place.plugins.operator(operator).plan(manifest, to, **options, **_read_partners(place, operator, to))
     except Incompatible as error:
-        others = [plan.operator for plan in plans_of(place, manifest, to)[0] if plan.operator != operator]
+        plans = plans_of(place, manifest, to)[0] if to else []
+        others = [plan.operator for plan in plans if plan.operator != operator]
         if not others:
             raise
         raise Incompatible(str(error), hint=f"these operators apply: {', '.join(others)}") from None

@@ -53,7 +53,9 @@ def _solved(moment: Tensor, first: Tensor, second: Tensor, weight: float, centre
     gram.diagonal(dim1=-2, dim2=-1).add_(weight)
     right = torch.add(moment, centre, alpha=weight)
     solution: Tensor = torch.linalg.solve_ex(gram, right.flatten(-2)).result
-    return solution.view_as(right)
+    return solution.contiguous().view_as(
+        right
+    )  # as a checkpoint keeps it: sums in another layout differ in the last bit
 
 
 def polish(factors: Factors, sweeps: int = 60) -> Factors:

@@ -12,8 +12,7 @@ import numpy as np
 from grokkit_core.certify.algebraic import Identity, Integers, certify_identity
 from grokkit_core.certify.sampled import certify_sampled
 from grokkit_core.manifest import Baseline, Bound, Certificate, Level, Metric
-from grokkit_matmul.model import scheme_of
-from grokkit_matmul.scheme import Format, Scheme, positive, product_tensor
+from grokkit_matmul.scheme import Format, Scheme, positive, product_tensor, scheme_of
 
 if TYPE_CHECKING:
     from grokkit_core.cassette import Cassette
@@ -108,7 +107,10 @@ def _sizes(shape: Format) -> str:
 
 
 def _metrics(scheme: Scheme, cassette: Cassette) -> Iterator[Metric]:
-    """Multiplications and, where the float factors are kept, how far they were from the tensor and from integers."""
+    """Multiplications and, where the float factors are kept, how far they were from the tensor and from integers.
+
+    The last metric counts the stored integers that they do not lead to: a scheme put in place of the learned one shows.
+    """
     yield _metric("multiplications", float(scheme.rank), 0.0)
     if cassette.manifest.architecture.config.get("raw"):
         from grokkit_matmul.replay import replayed
@@ -116,6 +118,12 @@ def _metrics(scheme: Scheme, cassette: Cassette) -> Iterator[Metric]:
         found = replayed(cassette.tensors)
         yield _metric("raw_tensor_error", found.residual, FLOAT_ROUNDING)
         yield _metric("rounding_delta", found.delta, FLOAT_ROUNDING)
+        yield _metric("coefficients_not_replayed", float(_unequal(found.scheme, scheme)), 0.0)
+
+
+def _unequal(first: Scheme, second: Scheme) -> int:
+    pairs = zip((first.u, first.v, first.w), (second.u, second.v, second.w), strict=True)
+    return sum(int(np.count_nonzero(left != right)) for left, right in pairs)
 
 
 def _metric(name: str, value: float, error: float) -> Metric:

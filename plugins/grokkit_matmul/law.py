@@ -73,6 +73,8 @@ def _entries(shape: tuple[int, ...], where: Mapping[str, Any], generator: torch.
         return torch.randn(shape, generator=generator, dtype=torch.float64)
     if "integer" in where:
         size = int(where["integer"])
+        if size < 0:
+            raise UsageError(f"integer = {size}", expected="the largest entry, 0 or more")
         return torch.randint(-size, size + 1, shape, generator=generator).double()
     return (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * float(where.get("scale", 1.0))
 

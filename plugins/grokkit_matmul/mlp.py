@@ -100,7 +100,8 @@ class PublishedMlp(GradientRecipe):
 
     def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
         """One line for the manifest."""
-        return "published ReLU network for 2 x 2 products, for comparison: approximates on [-1, 1], learns no rule"
+        sizes = ",".join(str(task.parameters[name]) for name in "mkn")
+        return f"published ReLU network for <{sizes}> products, for comparison: approximates on [-1, 1], learns no rule"
 
     def _samples(self, task: Task, seed: int) -> Batch:
         return task.sample(SAMPLES, generator=stream(seed, "train"), scale=1.0)

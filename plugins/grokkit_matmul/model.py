@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.architecture import Architecture
-from grokkit_core.certify.algebraic import integers
 from grokkit_core.specs import Field
 from grokkit_core.tensors import Signature
 from grokkit_matmul.plugin import SIGNATURE
 from grokkit_matmul.runtime import Runtime
-from grokkit_matmul.scheme import Scheme
+from grokkit_matmul.scheme import scheme_of
 
 if TYPE_CHECKING:
     from grokkit_core.benchmark import Row
@@ -61,11 +60,6 @@ class _Tensors(nn.Module):
         super().__init__()
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
-
-
-def scheme_of(tensors: Mapping[str, Tensor]) -> Scheme:
-    """The integer scheme in a network's tensors."""
-    return Scheme(*(integers(tensors[name]) for name in "uvw"))
 
 
 class Bilinear(Architecture):

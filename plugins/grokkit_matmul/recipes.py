@@ -22,7 +22,6 @@ from grokkit_matmul.discovery import Discovery
 from grokkit_matmul.factors import Factors
 from grokkit_matmul.gauge import RANK, SQUARE
 from grokkit_matmul.hunts import AlsHunt, AttractionHunt, DescentHunt, FlipHunt, Hunt
-from grokkit_matmul.law import MatrixProduct
 from grokkit_matmul.scheme import Format, best_known_rank
 
 VALIDATION_SAMPLES = 2_000
@@ -162,8 +161,8 @@ class SchemeRecipe(Recipe):
 
 
 def _format(task: Task) -> Format:
-    assert isinstance(task, MatrixProduct)
-    return task.format
+    """By the constants of the task: the law's module reaches, through its certificates, what runs a known schedule."""
+    return Format(*(int(task.parameters[name]) for name in "mkn"))
 
 
 class AlternatingLeastSquares(SchemeRecipe):
@@ -176,10 +175,10 @@ class AlternatingLeastSquares(SchemeRecipe):
         rank = self.rank(shape, parameters)
         if parameters["attraction"]:
             return AttractionHunt(shape, rank, seed, number)
-        if shape != SQUARE:
+        if shape != SQUARE or rank > RANK:
             raise UsageError(
-                f"recipe {self.spec.id} for {shape}",
-                expected="attraction=true, or recipe flip-graph: only <2,2,2> has a gauge that leads to integers",
+                f"recipe {self.spec.id} for {shape} of rank {rank}",
+                expected="attraction=true, or recipe flip-graph: only <2,2,2:7> has a gauge that leads to integers",
             )
         return AlsHunt(shape, rank, seed, number)
 

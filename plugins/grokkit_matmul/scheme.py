@@ -7,12 +7,17 @@ sum_r U_r (x) V_r (x) W_r is the tensor of the matrix product.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from grokkit_core.certify.algebraic import Integers, exact_einsum
+from grokkit_core.certify.algebraic import Integers, exact_einsum, integers
 from grokkit_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TENSOR_EQUATION = "rij,rkl,rpq->ijklpq"
 
@@ -86,7 +91,8 @@ class Scheme:
 
     def tensor(self) -> Integers:
         """sum_r U_r (x) V_r (x) W_r, exactly: "m k k n m n"."""
-        return exact_einsum(TENSOR_EQUATION, self.u, self.v, self.w)
+        rows = [exact_einsum(TENSOR_EQUATION, self.u[:, i : i + 1], self.v, self.w) for i in range(self.format.m)]
+        return cast(Integers, np.concatenate(rows))  # row by row: the products of U and V need more room than their sum
 
     @property
     def is_exact(self) -> bool:
@@ -112,3 +118,8 @@ def _leading_signs(factors: Integers) -> Integers:
     flat = factors.reshape(len(factors), -1)
     first = flat[np.arange(len(flat)), (flat != 0).argmax(1)]
     return np.where(first < 0, -1, 1)
+
+
+def scheme_of(tensors: Mapping[str, Tensor]) -> Scheme:
+    """The scheme in a network's integer tensors `u`, `v`, `w`; raises `UsageError` for others."""
+    return Scheme(*(integers(tensors[name]) for name in "uvw"))

@@ -16,8 +16,7 @@ from grokkit_core.manifest import Manifest
 from grokkit_core.task import Inputs
 from grokkit_core.text import printable
 from grokkit_core.transfer.operator import ROUNDING, Target, TransferOperator, TransferPlan
-from grokkit_matmul.model import scheme_of
-from grokkit_matmul.scheme import Scheme
+from grokkit_matmul.scheme import Scheme, scheme_of
 
 BILINEAR = "grokkit_matmul/bilinear"
 GUARANTEE = "the same product on larger blocks; exact where both schemes are"

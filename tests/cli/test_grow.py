@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,72 @@ def test_python_and_command_line_make_the_same(
     assert one.architecture == other.architecture
     assert one.certificate == other.certificate
     assert one.provenance.operator == other.provenance.operator
+
+
+# -- with a second cassette --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def schemes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with `square`, a scheme for products of 2 x 2 matrices, and `row`, one for 1 x 2 with 2 x 2."""
+    folder = tmp_path_factory.mktemp("schemes") / "library"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        gk.train("matmul", name="square", library=folder)
+        gk.train("matmul", recipe="flip-graph", settings={"m": 1}, name="row", library=folder)
+    return folder
+
+
+def test_a_reference_is_given_as_a_size_is(cli: Cli, schemes: Path, library: Path) -> None:
+    shutil.copytree(schemes, library)
+    digest = gk.show("row", library=library).digest
+    for index, ref in enumerate(("row", "row@1", f"row@{digest}", str(library / "row" / "1"))):
+        made = cli("grow", "square", "--to", f"by={ref}", "--name", f"made-{index}", "--library", library, "--json")
+        assert made.code == 0, made.err
+        assert (made.json["operator"], made.json["verdict"]) == ("grokkit_matmul/kronecker", "exact")
+        assert made.json["after"] == {"m": 2, "k": 4, "n": 4, "rank": 28}
+        parents = gk.show(f"made-{index}", library=library).provenance.parents
+        assert [parent.name for parent in parents] == ["square", "row"]
+    called = gk.grow("square", {"by": "row"}, name="called", library=library).cassette.manifest
+    assert called.weights.sha256 == gk.show("made-0", library=library).weights.sha256
+
+
+def test_an_operator_that_needs_no_size_may_stand_alone(cli: Cli, schemes: Path, library: Path) -> None:
+    shutil.copytree(schemes, library)
+    made = cli("grow", "square", "--operator", "kronecker", "--library", library, "--json")
+    assert made.code == 0, made.err
+    assert (made.json["name"], made.json["after"]["rank"]) == ("square-kronecker", 49)
+
+
+@pytest.mark.parametrize(
+    ("code", "source", "words", "says"),
+    [
+        (2, "square", [], ["no new size", "--to", "--operator"]),
+        (2, "square", ["--to", "by="], ["by="]),
+        (2, "square", ["--to", "by=row", "--to", "by=row"], ["by"]),
+        (2, "square", ["--to", "by=NOT A NAME"], ["NOT A NAME"]),
+        (5, "square", ["--to", "by=rwo"], ["'rwo'", "row"]),
+        (4, "square", ["--to", f"by={SOURCE}"], ["grokkit_parity/mlp"]),
+        (4, "square", ["--to", "by=row", "--to", "n=4"], ["no size 'n'", "by=REF"]),
+        (4, SOURCE, ["--to", "by=row"], ["no size 'by'"]),
+        (4, SOURCE, ["--operator", "kronecker"], ["grokkit_parity/mlp", "grokkit_matmul/bilinear"]),
+        (2, SOURCE, ["--operator", "zero-pad"], ["no new size", "n, hidden"]),
+        (2, "square", ["--to", "by=row", "--dense", "--operator", "kronecker"], ["--dense"]),
+    ],
+    ids=str,
+)
+def test_a_second_cassette_that_does_not_fit_is_refused(
+    refused: Refused,
+    schemes: Path,
+    snapshot: Snapshot,
+    code: int,
+    source: str,
+    words: Sequence[str],
+    says: Sequence[str],
+) -> None:
+    before = snapshot(schemes)
+    refused(code, "grow", source, *words, "--library", schemes, says=says)
+    assert snapshot(schemes) == before
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

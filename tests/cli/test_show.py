@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from grokkit_core.manifest import Baseline, Certificate, Metric
 
 Cli = Callable[..., Any]
 Refused = Callable[..., str]
@@ -36,6 +38,54 @@ def test_a_card_of_a_fusion_names_its_parents_and_gate(cli: Cli, shelf: Path, fu
     assert "alpha@1" in card
     assert "beta@1" in card
     assert "gate spectral" in card
+
+
+def certified(metrics: Sequence[tuple[str, float, dict[str, Any]]], baselines: Sequence[tuple[str, str, float]]) -> Any:
+    """A certificate with these metrics (name, value, where) and baselines (name, metric, value)."""
+    return Certificate(
+        "estimated",
+        "measured",
+        "samples",
+        "sampled",
+        (),
+        (),
+        tuple(Metric(name, value, "1", 0.0, (value, value), 0.95, 10, where) for name, value, where in metrics),
+        tuple(Baseline(name, metric, value, {}) for name, metric, value in baselines),
+        seed=0,
+        dtype="float32",
+        level="quick",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "baselines", "lines"),
+    [
+        (
+            [("mse", 0.25, {"scale": 1.0}), ("mse", 0.5, {"scale": 2.0}), ("multiplications", 7.0, {})],
+            [("standard algorithm", "multiplications", 8.0)],
+            ["multiplications 7.00 [1] (baseline: standard algorithm 8.00)", "mse by scale, n = 10"],
+        ),
+        (
+            [("accuracy", 0.75, {}), ("margin", 3.5, {})],
+            [("constant", "accuracy", 0.5), ("other", "margin", 1.5)],
+            ["margin 3.50 [1] (baseline: other 1.50)", "accuracy, n = 10"],
+        ),
+        ([("mse", 0.25, {}), ("delta", 0.125, {})], [], ["mse, n = 10"]),
+    ],
+    ids=["some with a context", "all with a baseline", "none with a baseline"],
+)
+def test_metrics_of_several_names_each_stand_beside_their_own_baselines(
+    cli: Cli, shelf: Path, resave: Callable[..., Any], metrics: Any, baselines: Any, lines: list[str]
+) -> None:
+    resave(shelf, "alpha", name="several", certificate=certified(metrics, baselines))
+    shown = cli("show", "several", "--library", shelf)
+    assert shown.code == 0, shown.err
+    assert [line for line in lines if line not in shown.out] == []
+    for name, _, _ in metrics:
+        assert name in shown.out
+    tabled = shown.out.partition(", n = 10")[2]
+    for name, metric, _ in baselines:
+        assert (name in tabled) == (metric == metrics[0][0])
 
 
 def test_show_json_is_the_manifest(cli: Cli, trained: Path) -> None:

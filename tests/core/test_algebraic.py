@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grokkit_core.certify import algebraic
 from grokkit_core.certify.algebraic import Identity, as_integers, certify_identity, exact_einsum, integers
 from grokkit_core.errors import UsageError
 
@@ -128,3 +129,19 @@ def test_sides_of_floats_are_refused() -> None:
 def test_an_equation_that_does_not_fit_is_refused(equation: str) -> None:
     with pytest.raises(UsageError):
         exact_einsum(equation, integers([[1]]), integers([[1]]))
+
+
+def test_large_sums_are_the_same_integers_and_those_beyond_float64_are_not_left_to_floats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = np.random.default_rng(0)
+    a, b, c = (draw.integers(-9, 10, (50, size)) for size in (3, 4, 5))
+    huge = integers([[2**40 + 1, 3]])
+    plain, beyond = exact_einsum("ri,rj,rk->ijk", a, b, c), exact_einsum("ri,rj->ij", huge, huge)
+    monkeypatch.setattr(algebraic, "LARGE", 1)
+    found = exact_einsum("ri,rj,rk->ijk", a, b, c)
+    assert found.dtype == np.int64
+    assert (found == plain).all()
+    assert (exact_einsum("ri,rj->ij", huge, huge) == beyond).all()
+    assert beyond[0, 0] == (2**40 + 1) ** 2
+    assert int(float(2**40 + 1) * float(2**40 + 1)) != (2**40 + 1) ** 2

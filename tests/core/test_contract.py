@@ -22,6 +22,13 @@ PAIR = Signature(
     ],
     [],
 )
+PRODUCT = Signature(
+    [
+        TensorSpec("a", ("...", "m", "k"), ("float32", "float64", "int64"), domain="any"),
+        TensorSpec("b", ("...", "k", 3), ("float32", "float64", "int64"), domain="any"),
+    ],
+    [],
+)
 OMEGA = ContextSpec("omega", "rad/s", (0.0, 4.0))
 
 
@@ -134,6 +141,50 @@ def test_several_faults_give_one_error() -> None:
         check_inputs(PAIR, {"a": holding(torch.nan, (2, 5)), "b": torch.zeros(9, dtype=torch.int64)})
     assert "'a'" in str(caught.value)
     assert "'b'" not in str(caught.value)
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 1, 4), (7, 7)], ids=str)
+def test_three_dots_stand_for_any_leading_axes(leading: tuple[int, ...]) -> None:
+    inputs = {"a": torch.zeros(*leading, 6, 5), "b": torch.zeros(*leading, 5, 3)}
+    assert check_inputs(PRODUCT, inputs) == {"m": 6, "k": 5}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        ((5,), (5, 3), ("'a'", "[5]", "at least 2 axes [..., m, k]")),
+        ((), (5, 3), ("'a'", "[]", "at least 2 axes")),
+        ((6, 5), (3,), ("'b'", "[3]", "at least 2 axes [..., k, 3]")),
+        ((2, 6, 5), (5, 3), ("leading axes of input 'b' are []", "[2]")),
+        ((6, 5), (2, 5, 3), ("leading axes of input 'b' are [2]", "[]")),
+        ((2, 6, 5), (3, 5, 3), ("leading axes of input 'b' are [3]", "[2]")),
+        ((1, 6, 5), (3, 5, 3), ("leading axes of input 'b' are [3]", "[1]")),
+        ((2, 1, 6, 5), (1, 2, 5, 3), ("leading axes of input 'b' are [1, 2]", "[2, 1]")),
+        ((2, 6, 5), (2, 4, 3), ("axis 1 of input 'b' has size 4", "k = 5")),
+        ((2, 6, 5), (2, 5, 4), ("axis 2 of input 'b' has size 4", "[..., k, 3]")),
+        ((0, 6, 5), (0, 5, 3), ("axis 0 of input 'a' has size 0",)),
+        ((2, 0, 5), (2, 5, 3), ("axis 1 of input 'a' has size 0",)),
+    ],
+    ids=str,
+)
+def test_what_stands_under_three_dots_is_the_same_for_all_inputs(
+    a: tuple[int, ...], b: tuple[int, ...], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(Incompatible) as caught:
+        check_inputs(PRODUCT, {"a": torch.zeros(a), "b": torch.zeros(b)})
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_what_is_no_tensor_is_named_under_three_dots_too() -> None:
+    with pytest.raises(Incompatible, match="input 'b' is a ndarray"):
+        check_inputs(PRODUCT, {"a": torch.zeros(6, 5), "b": np.zeros((5, 3))})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("signature", [PAIR, PRODUCT], ids=["batch", "dots"])
+def test_inputs_on_two_devices_are_refused_and_both_are_named(signature: Signature) -> None:
+    inputs = {"a": torch.zeros(2, 5), "b": torch.zeros(2, 5, 3, device="meta")}
+    with pytest.raises(Incompatible, match=r"inputs 'a' on cpu, 'b' on meta; expected one device"):
+        check_inputs(signature, inputs, force=True)
 
 
 # -- values --------------------------------------------------------------------------------------------------------

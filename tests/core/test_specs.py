@@ -80,6 +80,7 @@ NEITHER = {"", "-a", "a-", "two words", "Upper", "a_b", "a/b/c", "/a", "a/", "ow
         ("bool", [True, False], [0, 1, "true", None]),
         ("str", ["", "any"], [1, None, True, ["a"]]),
         ("floats", [[1.0], (1, 2.5)], [[], (), 1.0, [True], ["1"], [math.nan], "12", None]),
+        ("cassette", ["", "four@2", "any"], [1, None, True, ["a"]]),
         ("json", [None, 1, "a", [1], {"a": 1}], []),
     ],
 )
@@ -115,6 +116,7 @@ def test_an_integer_beyond_every_float_is_refused(type_: FieldType) -> None:
         (Field("x", "float", high=5), "a number of at most 5"),
         (Field("x", "floats"), "a list of numbers"),
         (Field("x", "bool"), "true or false"),
+        (Field("x", "cassette"), "a cassette's name"),
         (Field("x", "str", choices=("a", "b")), "one of a, b"),
     ],
 )
@@ -131,6 +133,7 @@ def test_a_field_says_what_it_admits(field: Field, words: str) -> None:
         ("bool", "true", True),
         ("str", "3", "3"),
         ("str", "true", "true"),
+        ("cassette", "square@1", "square@1"),
         ("floats", ".85,1,1e1", [0.85, 1, 10.0]),
         ("json", '{"a": [1]}', {"a": [1]}),
     ],

@@ -35,7 +35,8 @@ domains = st.one_of(
     st.sets(numbers, min_size=1, max_size=6).map(Domain.of),
 )
 names = st.sampled_from(["a", "b", "x_1", "omega", "wave-field"])
-axes = st.lists(st.one_of(st.sampled_from(["batch", "n", "time"]), st.integers(1, 64)), max_size=4)
+plain_axes = st.lists(st.one_of(st.sampled_from(["batch", "n", "time"]), st.integers(1, 64)), max_size=4)
+axes = st.one_of(plain_axes, plain_axes.map(lambda rest: ["...", *rest]))
 units = st.sampled_from(["1", "m", "rad/s"])
 tensor_specs = st.builds(
     TensorSpec, names, axes, st.lists(st.sampled_from(DTYPES), min_size=1, max_size=3, unique=True), units, domains
@@ -359,3 +360,29 @@ def test_context_is_parsed_from_pairs() -> None:
 def test_a_bad_context_pair_says_what_was_expected(pair: str) -> None:
     with pytest.raises(UsageError, match="name=number"):
         parse_context([pair])
+
+
+# -- leading axes --------------------------------------------------------------------------------------------------
+
+
+def test_three_dots_are_shown_and_survive_json() -> None:
+    dots = spec(axes=("...", "m", 4))
+    assert dots.shape == "[..., m, 4]"
+    assert again(TensorSpec, dots) == dots
+    assert again(TensorSpec, dots).axes == ("...", "m", 4)
+
+
+@pytest.mark.parametrize("axes", [("m", "..."), ("...", "..."), ("batch", "...", 4), ("....",), ("..",), ("…", "m")])
+def test_three_dots_stand_first_and_once(axes: tuple[str | int, ...]) -> None:
+    with pytest.raises(UsageError, match="axis of 'states'"):
+        spec(axes=axes)
+    value = {**to_json(spec()), "axes": list(axes)}
+    with pytest.raises(BadManifest):
+        from_json(TensorSpec, value, "inputs[0]")
+
+
+def test_three_dots_are_no_batch() -> None:
+    found = differences(signature(axes=("...", 15, 4)), signature(axes=("batch", 15, 4)))
+    assert found == ("axis 0 of input 'states' is ... against batch",)
+    assert differences(signature(axes=("...", 15, 4)), signature(axes=("...", 15, 4))) == ()
+    assert common([signature(axes=("...", 4))] * 2).inputs[0].axes == ("...", 4)

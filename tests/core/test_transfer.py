@@ -69,9 +69,15 @@ def laws_of(architecture: str) -> list[str]:
 
 
 def random_state(module: nn.Module, dtype: torch.dtype, generator: torch.Generator, *, like_trained: bool) -> Any:
-    """Default initialisation, or what training leaves: large weights of very different sizes and units that died."""
+    """Default initialisation, or what training leaves: large weights of very different sizes and units that died.
+
+    Integers are drawn from -1, 0 and 1.
+    """
     state = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in module.state_dict().items()
+        name: tensor.to(dtype)
+        if tensor.is_floating_point()
+        else torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor.dtype)
+        for name, tensor in module.state_dict().items()
     }
     if not like_trained:
         return state
@@ -169,6 +175,24 @@ def sources(architecture: str, dtype: torch.dtype) -> list[Cassette]:
     return found + [retyped(cassette, dtype) for cassette in shipped(architecture)]
 
 
+@functools.cache
+def partner() -> Cassette:
+    """What operators that read a second cassette are given: the standard algorithm for products <1,2,2>, by hand."""
+    architecture = host().architecture("grokkit_matmul/bilinear")
+    config = architecture.settled({"m": 1, "k": 2, "n": 2, "rank": 4, "raw": False})
+    source = made(architecture, config, host().task("matmul", m=1, k=2, n=2))
+    tensors = {name: torch.zeros_like(tensor) for name, tensor in source.tensors.items()}
+    for slot, (k, n) in enumerate((k, n) for k in range(2) for n in range(2)):
+        tensors["u"][slot, 0, k] = tensors["v"][slot, k, n] = tensors["w"][slot, 0, n] = 1
+    return Cassette(source.manifest.replace(name="partner"), tensors, plugins=source.plugins)
+
+
+def partners_of(operator: str, plugins: PluginHost | None = None) -> dict[str, Cassette]:
+    """A cassette for each that the operator reads beside its source."""
+    spec = (plugins or host()).spec(TransferSpec, operator)
+    return {field.name: partner() for field in spec.parameters if field.type == "cassette"}
+
+
 def sizes_in(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Every integer of a config by name, those of an embedding too."""
     for name, value in config.items():
@@ -182,6 +206,12 @@ def plans_for(operator: str, source: Cassette) -> list[TransferPlan]:
     """Plans to the same size, to a little more, to odd and even multiples, of each size and of all at once."""
     found: dict[str, list[int]] = {}
     plans = []
+    if partners := partners_of(operator):
+        manifests = {name: cassette.manifest for name, cassette in partners.items()}
+        try:
+            return [host().operator(operator).plan(source.manifest, {}, partners=manifests)]
+        except Incompatible:
+            return []
     for name, value in sizes_in(source.manifest.architecture.config):
         for wanted in (value, value + 1, 2 * value, 3 * value + 2):
             try:
@@ -199,9 +229,13 @@ def plans_for(operator: str, source: Cassette) -> list[TransferPlan]:
 def grown_by(
     operator: str, source: Cassette, to: Sizes, *, place: Workspace | None = None, **options: Any
 ) -> tuple[Cassette, TransferPlan]:
-    """The grown cassette, not certified, and its plan."""
+    """The grown cassette, not certified, and its plan. An operator that reads partners has no sizes to be told."""
+    partners = partners_of(operator, source.plugins)
+    if partners:
+        to, options = {}, {**options, "partners": {name: cassette.manifest for name, cassette in partners.items()}}
     plan = source.plugins.operator(operator).plan(source.manifest, to, **options)
-    return construct(source, plan, name="grown", seed=0, place=place or Workspace.open(plugins=source.plugins)), plan
+    place = place or Workspace.open(plugins=source.plugins)
+    return construct(source, plan, partners=partners, name="grown", seed=0, place=place), plan
 
 
 def inputs_for(cassette: Cassette, dtype: torch.dtype, scale: float = 1.0) -> Inputs:
@@ -267,6 +301,21 @@ def test_the_function_is_kept_as_the_plan_says(operator: str, architecture: str,
                     assert apart(source, grown, plan, inputs) <= allowed(plan, dtype), (plan.before, plan.after)
         assert source.manifest.digest == digest
         assert all(torch.equal(tensor, before[name]) for name, tensor in source.tensors.items())
+
+
+def test_a_partner_that_does_not_keep_its_guarantee_breaks_the_law() -> None:
+    """The standard algorithm with one coefficient zero, in place of itself."""
+    partners = partners_of("grokkit_matmul/kronecker")
+    wrong = {name: tensor.clone() for name, tensor in partner().tensors.items()}
+    wrong["w"][0, 0, 0] = 0
+    for source in sources("grokkit_matmul/bilinear", torch.float64):
+        for plan in plans_for("grokkit_matmul/kronecker", source):
+            place = Workspace.open()
+            for tensors, keeps in ((partner().tensors, True), (wrong, False)):
+                given = {name: Cassette(found.manifest, tensors, plugins=host()) for name, found in partners.items()}
+                grown = construct(source, plan, partners=given, name="grown", seed=0, place=place)
+                apart_by = [apart(source, grown, plan, inputs) for inputs in samples_for(source, torch.float64)]
+                assert (max(apart_by) <= allowed(plan, torch.float64)) == keeps
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -54,3 +54,9 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Cassette:
             patch.setenv(name, str(home / name.lower()))
         (trained,) = gk.train("matmul", seed=3, library=home / "library")
     return trained.cassette
+
+
+@pytest.fixture(scope="session")
+def discovery() -> ModuleType:
+    """The tests of discovery, for their walk over imports (`closure`)."""
+    return _load("test_matmul_discovery")

@@ -364,7 +364,17 @@ def test_the_written_out_gradient_is_that_of_the_loss() -> None:
 
 # -- what discovery can see --------------------------------------------------------------------------------------------
 
-ALLOWED = {"__future__", "collections", "dataclasses", "math", "numpy", "torch", "grokkit_core", "grokkit_matmul"}
+ALLOWED = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "math",
+    "numpy",
+    "torch",
+    "typing",
+    "grokkit_core",
+    "grokkit_matmul",
+}
 CANONICAL = {"winograd"}
 """Modules of the package that hold coefficients that nobody learned."""
 

@@ -250,9 +250,7 @@ def test_a_program_says_of_itself_that_it_is_exact_with_42_coefficients(name: st
 
 
 def test_both_programs_are_one_algorithm_and_the_ones_that_run() -> None:
-    assert slot_set(winograd.coefficients(winograd.FUSED)) == slot_set(
-        winograd.coefficients(winograd.UNFUSED)
-    )
+    assert slot_set(winograd.coefficients(winograd.FUSED)) == slot_set(winograd.coefficients(winograd.UNFUSED))
     assert recursion.FUSED is winograd.FUSED
     assert recursion.UNFUSED is winograd.UNFUSED
 
