@@ -18,8 +18,8 @@ import grokkit_core as gk
 from grokkit_core.benchmark import Row
 
 SIZES = {
-    "float32": (2048, 4096, 8192, 16384, 32768),
-    "float64": (2048, 4096, 8192, 16384),
+    "float32": (4096, 8192, 16384, 32768),
+    "float64": (4096, 8192, 16384),
     "bfloat16": (8192, 16384, 32768),
 }
 PAIRS = 7

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from grokkit_matmul import gauge
 from grokkit_matmul.law import SCALES, MatrixProduct
 from grokkit_matmul.mlp import Mlp, corner_copy, within
 from grokkit_matmul.scheme import scheme_of

@@ -19,7 +19,7 @@ from grokkit_matmul.levels import Circumstances, Measured
 from grokkit_matmul.model import BilinearNetwork, scheme_of
 from grokkit_matmul.recursion import Blockwise, Winograd
 from grokkit_matmul.runtime import Runtime
-from grokkit_matmul.scheme import Scheme
+from grokkit_matmul.scheme import Scheme, slot_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
