@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from grokkit_cli.render import number, row, table
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
     from grokkit_core.benchmark import Bench, Row
 
 
+WIDEST = 1_000
+"""Columns in which every table fits; in a narrower terminal than it needs, rows stand below each other."""
+
+
 def print_benchmark(found: Bench, console: Console) -> None:
     """A row a measurement, what it was measured on, and what cannot be right."""
     names = list(dict.fromkeys(name for item in found.rows for name in item.figures))
     made = _table(found, names)
-    if console.measure(made).maximum > console.width:  # a row a line instead
+    if Measurement.get(console, console.options.update(max_width=WIDEST), made).maximum > console.width:
         for item in found.rows:
             console.print(printable(line(item, figures=True), 1_000), style="red" if item.problem else "")
     else:

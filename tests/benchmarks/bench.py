@@ -13,16 +13,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import report
-from timing import Benchmark, run
+from timing import Benchmark, Section, run
 
 FOLDER = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def benchmarks() -> dict[str, Benchmark]:
+def benchmarks() -> dict[str, Benchmark | Section]:
     """All benchmarks of this folder by name."""
     found = [importlib.import_module(path.stem).BENCHMARK for path in sorted(FOLDER.glob("bench_*.py"))]
     return {benchmark.name: benchmark for benchmark in found}
+
+
+def measured(benchmark: Benchmark | Section) -> tuple[str, list[str]] | None:
+    """The section of a benchmark and the labels of what missed its bound; None where it could not be measured."""
+    if isinstance(benchmark, Section):
+        found = benchmark.measure()
+        return None if found is None else (f"{benchmark.name}\n\n{found[0]}\n", list(found[1]))
+    results = run(benchmark)
+    if not results:
+        return None
+    missed = [result.label for result in results if not benchmark.bound.holds(result.ratio)]
+    return report.section(benchmark, results), missed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     sections, missed = {}, []
     for name in chosen.only or known:
-        results = run(known[name])
-        if not results:  # it said why; its old section is kept
+        found = measured(known[name])
+        if found is None:  # it said why; its old section is kept
             continue
-        sections[name] = report.section(known[name], results)
+        sections[name], below = found
         print(f"## {sections[name]}", flush=True)
-        missed += [f"{name}, {r.label}" for r in results if not known[name].bound.holds(r.ratio)]
+        missed += [f"{name}, {label}" for label in below]
     if chosen.write:
         old = chosen.write.read_text() if chosen.write.exists() else ""
         chosen.write.write_text(report.page(sections, old, list(known)))

@@ -75,6 +75,17 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A benchmark that writes its own section: `measure` gives the text below its heading and the bounds that were missed.
+
+    None: it could not be measured here, and said why; the old section is kept.
+    """
+
+    name: str
+    measure: Callable[[], tuple[str, Sequence[str]] | None]
+
+
+@dataclass(frozen=True)
 class Result:
     """Median seconds of one call of each side, their ratio, and the least and greatest ratio of neighbouring runs."""
 

@@ -25,7 +25,7 @@ from grokkit_core.timing import Paired, Timed
 CPU = torch.device("cpu")
 HERE = Circumstances("winograd", torch.float32, CPU, 1)
 FEW = {"sizes": [32, 64], "levels": [1, 2], "pairs": 3}
-FIGURES = {"n", "gflops", "ratio_low", "ratio_high", "levels", "error", "error_factor", "workspace", "cpu_over_wall"}
+FIGURES = {"n", "gflops", "ratio_low", "ratio_high", "levels", "error", "error_factor", "workspace"}
 
 
 class Stopwatch:
@@ -52,14 +52,16 @@ class Stopwatch:
         self.now = products.n, count
         return self.original(runtime, products, count, pairs, device, automatic=automatic)
 
-    def paired(self, first: Any, second: Any, *, pairs: int, clock: Any, calls: tuple[int, int]) -> Paired:
-        """Both sides run once, the first one last, and take what they are told to."""
-        second(), first()
+    def paired(
+        self, first: Any, second: Any, *, pairs: int, clock: Any, calls: tuple[int, int], warm_ups: int
+    ) -> Paired:
+        """Both sides run once, in the order in which a last pair does, and take what they are told to."""
+        _ = (second(), first()) if pairs % 2 == 0 else (first(), second())
         self.calls.append(calls)
         n, count = self.now
         plain, ratio = self.plain_s(n), self.ratio(n, count)
         sides = Timed(plain, plain, 1.0, calls[0]), Timed(plain / ratio, plain / ratio, 0.9, calls[1])
-        return Paired(*sides, (0.5 * ratio, *[ratio] * max(pairs - 2, 1), 2 * ratio)[:pairs])
+        return Paired(*sides, (0.95 * ratio, *[ratio] * max(pairs - 2, 1), 2 * ratio)[:pairs])
 
 
 @pytest.fixture
@@ -99,15 +101,15 @@ def test_calibration_comes_first_then_a_baseline_and_the_levels_of_every_size(
 ) -> None:
     watch.ratio = lambda n, count: {1: 1.1, 2: 0.9}[count]
     assert names(rows_of(learned)) == [
-        ("calibrating, 1 level", 32),
-        ("calibrating, 2 levels", 32),
-        ("calibrating, 1 level", 64),
-        ("calibrating, 2 levels", 64),
+        ("calibrate 1", 32),
+        ("calibrate 2", 32),
+        ("calibrate 1", 64),
+        ("calibrate 2", 64),
         ("torch.mm", 32),
-        ("automatic: 1 level", 32),
+        ("auto: 1 level", 32),
         ("2 levels", 32),
         ("torch.mm", 64),
-        ("automatic: 1 level", 64),
+        ("auto: 1 level", 64),
         ("2 levels", 64),
     ]
 
@@ -116,10 +118,9 @@ def test_a_row_of_levels_has_speed_spread_error_and_memory(learned: Cassette, wa
     *_, row = rows_of(learned, sizes=[64])
     assert set(row.figures) == FIGURES
     assert row.what == "2 levels"
-    assert (row.ratio, row.figures["ratio_low"], row.figures["ratio_high"]) == pytest.approx((1.1, 0.55, 2.2))
+    assert (row.ratio, row.figures["ratio_low"], row.figures["ratio_high"]) == pytest.approx((1.1, 1.045, 2.2))
     assert row.median_s == pytest.approx(1e-9 * 64**3 / 1.1)
     assert row.figures["gflops"] == pytest.approx(2.2)
-    assert row.figures["cpu_over_wall"] == 0.9
     assert 0.3 < row.figures["workspace"] <= 0.41
     assert 1.0 < row.figures["error_factor"] < 30
     assert row.problem == ""
@@ -139,13 +140,13 @@ def test_the_error_of_a_row_is_that_of_its_product(learned: Cassette, watch: Sto
 
 
 def test_the_baseline_says_how_good_it_is(learned: Cassette, watch: Stopwatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "peak_share" not in rows_of(learned, sizes=[64])[4].figures
+    assert "of_peak" not in rows_of(learned, sizes=[64])[4].figures
     for peak, poor in ((2.4e9, False), (2.6e9, True)):
         monkeypatch.setattr(bench, "nominal_peak", lambda dtype, device, threads, peak=peak: peak)
         row = rows_of(learned, sizes=[64])[0]
         assert (row.what, row.ratio) == ("torch.mm", None)
         assert row.figures["gflops"] == pytest.approx(2.0)
-        assert row.figures["peak_share"] == pytest.approx(2e9 / peak)
+        assert row.figures["of_peak"] == pytest.approx(2e9 / peak)
         assert ("below 80% of the nominal peak" in row.note) is poor
 
 
@@ -161,7 +162,7 @@ def test_a_plain_automatic_choice_works_in_no_memory_and_has_the_error_of_torch(
     learned: Cassette, watch: Stopwatch
 ) -> None:
     watch.ratio = lambda n, count: 1.0
-    row = next(row for row in rows_of(learned, sizes=[64]) if row.what == "automatic: plain product")
+    row = next(row for row in rows_of(learned, sizes=[64]) if row.what == "auto: plain")
     assert (row.figures["levels"], row.figures["workspace"], row.figures["error_factor"]) == (0, 0.0, 1.0)
 
 
@@ -262,7 +263,7 @@ def test_a_calibration_that_cannot_be_true_is_not_recorded(learned: Cassette, wa
 
 
 def calibrated(rows: tuple[Row, ...]) -> list[Any]:
-    return [row.figures["n"] for row in rows if row.what.startswith("calibrating")]
+    return [row.figures["n"] for row in rows if row.what.startswith("calibrate")]
 
 
 def test_it_is_calibrated_once_and_again_when_asked_to(learned: Cassette, watch: Stopwatch) -> None:
@@ -285,7 +286,9 @@ def test_what_was_calibrated_decides_what_a_call_takes(learned: Cassette, watch:
     watch.ratio = lambda n, count: {(64, 1): 1.1, (64, 2): 1.2}.get((n, count), 0.9)
     rows_of(learned)
     assert levels.recorded(HERE) == tuple(
-        Measured(n, count, {(64, 1): 1.1, (64, 2): 1.2}.get((n, count), 0.9)) for n in (32, 64) for count in (1, 2)
+        Measured(n, count, {(64, 1): 1.1, (64, 2): 1.2}.get((n, count), 0.9), n == 64)
+        for n in (32, 64)
+        for count in (1, 2)
     )
     assert runtime.chosen_levels(a, a) == 2
     assert runtime.chosen_levels(a[:63], a) == 0

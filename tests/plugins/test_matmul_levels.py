@@ -255,7 +255,7 @@ def test_a_file_that_is_none_of_ours_decides_nothing_and_is_replaced(name: str) 
     assert choice(4096) == 2
 
 
-GOOD_ROW = {"n": 64, "levels": 1, "ratio": 1.5}
+GOOD_ROW = {"n": 64, "levels": 1, "ratio": 1.5, "steady": True}
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,11 @@ def test_an_entry_that_nobody_can_have_measured_decides_nothing(entry: Any) -> N
 def test_an_entry_as_it_should_be_decides() -> None:
     written({USUAL.key: [GOOD_ROW]})
     assert choice(64) == 1
+
+
+def test_a_level_that_lost_a_single_pair_is_not_chosen() -> None:
+    written({USUAL.key: [{**GOOD_ROW, "steady": False}]})
+    assert choice(64) == 0
 
 
 def test_a_folder_in_place_of_the_file_decides_nothing() -> None:

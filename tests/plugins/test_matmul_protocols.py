@@ -10,7 +10,7 @@ import pytest
 import torch
 from grokkit_matmul.law import SCALES, MatrixProduct
 from grokkit_matmul.mlp import Mlp, corner_copy, within
-from grokkit_matmul.scheme import scheme_of
+from grokkit_matmul.scheme import scheme_of, slot_set
 
 import grokkit_core as gk
 from grokkit_core.cassette import Cassette

@@ -232,6 +232,8 @@ def alterations(program: tuple[winograd.Step, ...]) -> Iterator[tuple[winograd.S
     other = {"1": "2", "2": "1"}
     for index, step in enumerate(program):
         changed = []
+        if step.op == "watch":
+            continue
         if step.op in ("sum", "accumulate"):
             changed.append(replace(step, sign=-step.sign))
         if step.left[0] in "AB":
