@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -19,7 +21,7 @@ from grokkit_matmul.packed import Ring
 from grokkit_matmul.scheme import Format, Scheme
 
 ALS_RESTARTS, ATTRACTION_RESTARTS, DESCENT_RESTARTS = 8, 64, 4
-ALS_PIECE, ATTRACTION_PIECE, DESCENT_PIECE, FLIP_PIECE = 10, 10, 100, 5_000
+SWEEPS_AT_ONCE, STEPS_AT_ONCE, FLIPS_AT_ONCE = 10, 100, 5_000
 DESCENT_STEPS = {7: (32, 3_000), 8: (256, 1_500)}
 """By number of slots at the start, batch size and steps of a phase."""
 
@@ -62,36 +64,46 @@ def _best(factors: Factors) -> Factors:
     return factors.select(int(torch.nan_to_num(factors.residual(), nan=torch.inf).argmin()))
 
 
-def _loss(factors: Factors) -> float:
-    """The mean squared error of an entry of C for standard normal entries: a share of the squared tensor error."""
-    return float(_best(factors).residual().square()) / (factors.format.m * factors.format.n)
+class _Search(Protocol):
+    """What the searches of `als`, `attraction` and `descent` share."""
+
+    @property
+    def factors(self) -> Factors: ...
+    @property
+    def done(self) -> bool: ...
+    def state(self) -> State: ...
+    def restore(self, state: State) -> None: ...
 
 
-class AlsHunt(Hunt):
-    """Eight restarts of alternating least squares."""
+class _SearchHunt(Hunt):
+    """A search over real factors, so many of its steps at a time."""
 
-    def __init__(self, shape: Format, rank: int, seed: int, number: int) -> None:
-        generator = stream(seed, "matmul", "als", number)
-        self.search = Als(shape, rank, restarts=ALS_RESTARTS, sweeps=SWEEPS, generator=generator)
+    def __init__(self, search: _Search, step: Callable[[], None], piece: int) -> None:
+        self.search, self._step, self._piece = search, step, piece
 
     @property
     def ended(self) -> bool:
-        """After all sweeps."""
+        """When the search is."""
         return self.search.done
 
     def advance(self) -> float:
-        """Ten sweeps."""
-        for _ in range(ALS_PIECE):
+        """A few steps."""
+        for _ in range(self._piece):
             if not self.search.done:
-                self.search.sweep()
-        return _loss(self.search.factors)
+                self._step()
+        return self.loss()
+
+    def loss(self) -> float:
+        """The mean squared error of an entry of C for standard normal entries: a share of the squared tensor error."""
+        factors = self.search.factors
+        return float(_best(factors).residual().square()) / (factors.format.m * factors.format.n)
 
     def factors(self) -> Factors:
         """Of the restart with the least residual."""
         return _best(self.search.factors)
 
     def discovery(self) -> Discovery | None:
-        """By polish and gauge."""
+        """Among all restarts, by gauge or by rounding."""
         return settle(self.search.factors)
 
     def state(self) -> State:
@@ -103,77 +115,40 @@ class AlsHunt(Hunt):
         self.search.restore(state)
 
 
-class AttractionHunt(Hunt):
-    """64 restarts of alternating least squares that are pulled to integers."""
+class AlsHunt(_SearchHunt):
+    """Eight restarts of alternating least squares."""
+
+    def __init__(self, shape: Format, rank: int, seed: int, number: int) -> None:
+        generator = stream(seed, "matmul", "als", number)
+        search = Als(shape, rank, restarts=ALS_RESTARTS, sweeps=SWEEPS, generator=generator)
+        super().__init__(search, search.sweep, SWEEPS_AT_ONCE)
+
+
+class AttractionHunt(_SearchHunt):
+    """64 restarts of alternating least squares that are pulled to integers; it ends as soon as one is exact."""
 
     def __init__(self, shape: Format, rank: int, seed: int, number: int) -> None:
         generator = stream(seed, "matmul", "attraction", number)
-        self.search = Attraction(shape, rank, restarts=ATTRACTION_RESTARTS, generator=generator)
-
-    @property
-    def ended(self) -> bool:
-        """Once a restart is exact after rounding, or after all sweeps."""
-        return self.search.done
-
-    def advance(self) -> float:
-        """Ten sweeps."""
-        for _ in range(ATTRACTION_PIECE):
-            if not self.search.done:
-                self.search.sweep()
-        return _loss(self.search.factors)
-
-    def factors(self) -> Factors:
-        """Of the restart with the least residual."""
-        return _best(self.search.factors)
+        self._attraction = Attraction(shape, rank, restarts=ATTRACTION_RESTARTS, generator=generator)
+        super().__init__(self._attraction, self._attraction.sweep, SWEEPS_AT_ONCE)
 
     def discovery(self) -> Discovery | None:
         """Among the restarts that were exact after rounding."""
-        return settle(self.search.candidates()) if self.search.found else None
-
-    def state(self) -> State:
-        """That of the search."""
-        return self.search.state()
-
-    def restore(self, state: State) -> None:
-        """That of the search."""
-        self.search.restore(state)
+        return settle(self._attraction.candidates()) if self._attraction.found else None
 
 
-class DescentHunt(Hunt):
+class DescentHunt(_SearchHunt):
     """Four restarts of AdamW on fresh samples."""
 
     def __init__(self, shape: Format, rank: int, slots: int, seed: int, number: int) -> None:
         batch, steps = DESCENT_STEPS[slots]
         own = stream_seed(seed, "matmul", "descent", number)
-        self.search = Descent(shape, rank, slots=slots, batch=batch, steps=steps, seed=own, restarts=DESCENT_RESTARTS)
+        self._descent = Descent(shape, rank, slots=slots, batch=batch, steps=steps, seed=own, restarts=DESCENT_RESTARTS)
+        super().__init__(self._descent, self._descent.step, STEPS_AT_ONCE)
 
-    @property
-    def ended(self) -> bool:
-        """After all steps."""
-        return self.search.done
-
-    def advance(self) -> float:
-        """A hundred steps."""
-        for _ in range(DESCENT_PIECE):
-            if not self.search.done:
-                self.search.step()
-        return float(self.search.losses.min())
-
-    def factors(self) -> Factors:
-        """Of the restart with the least tensor error."""
-        return _best(self.search.factors)
-
-    def discovery(self) -> Discovery | None:
-        """By polish and gauge."""
-        return settle(self.search.factors)
-
-    def state(self) -> State:
-        """That of the search."""
-        return self.search.state()
-
-    def restore(self, state: State) -> None:
-        """That of the search."""
-        self.search.restore(state)
+    def loss(self) -> float:
+        """That of the last batch, of the restart where it is least."""
+        return float(self._descent.losses.min())
 
 
 class FlipHunt(Hunt):
@@ -194,9 +169,9 @@ class FlipHunt(Hunt):
     def advance(self) -> float:
         """5,000 moves; the loss is the number of products, since every scheme on the way is exact."""
         if self.search.ring == "integers":
-            self.search.step(FLIP_PIECE)
+            self.search.step(FLIPS_AT_ONCE)
         else:
-            self.lifted = lift_along(self.search, FLIP_PIECE, seed=self.seed)
+            self.lifted = lift_along(self.search, FLIPS_AT_ONCE, seed=self.seed)
         return float(self.search.rank)
 
     def factors(self) -> Factors:

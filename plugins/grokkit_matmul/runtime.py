@@ -103,6 +103,8 @@ class Runtime:
     def _general(self, a: Tensor, b: Tensor, out: Tensor | None, levels: int | None) -> Tensor:
         """Batches, gradients, integers, complex and short floats, transformed tensors."""
         if _is_special(a, b):
+            if not self.is_exact:
+                raise Incompatible("a transform of products by a scheme that is not exact", expected="an exact scheme")
             return torch.matmul(a, b) if out is None else out.copy_(torch.matmul(a, b))
         if not a.is_floating_point() and not a.is_complex():
             _check_integers(a, b)
