@@ -43,8 +43,8 @@ FAIR_GROWTH = 8.16
 MOST_CPU_SHARE = 1.05
 """CPU time over wall time and threads: more means that a side used threads it was not given."""
 
-GPU_SAMPLE_S = 0.1
-"""A GPU's clock follows its load; a sample is long against that."""
+SAMPLE_S = 0.1
+"""A processor's clock follows its load; a sample is long against that."""
 
 ERROR_ROWS = 16
 Reference = Tensor | np.ndarray[Any, Any]
@@ -173,9 +173,7 @@ def _timed(
 
     def calls(call: Callable[[], object]) -> int:
         """Several a sample for small matrices."""
-        if a.is_cuda:
-            return calls_for(call, clock, GPU_SAMPLE_S)
-        return calls_for(call, clock) if products.n < LARGE // 4 else 1
+        return calls_for(call, clock, SAMPLE_S) if products.n < LARGE // 2 or a.is_cuda else 1
 
     warm_ups = 1 if products.n >= LARGE else 2  # a call of seconds needs no second one
     found = paired(plain, ours, pairs=pairs, clock=clock, calls=(calls(plain), calls(ours)), warm_ups=warm_ups)

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class BilinearNetwork(nn.Module):
-    """Buffers `u` "rank m k", `v` "rank k n", `w` "rank m n" in int8.
+    """Buffers `U` "rank m k", `V` "rank k n", `W` "rank m n" in int8.
 
-    With `raw`: `raw.u/v/w` float64, the factors as training left them; `gauge.x/y/z`, the sandwich that was applied, and
+    With `raw`: `raw.U/V/W` float64, the factors as training left them; `gauge.X/Y/Z`, the sandwich that was applied, and
     `gauge.scales` "rank 2", by which the slots of U and V were then divided, before rounding.
     """
 
     def __init__(self, m: int, k: int, n: int, rank: int, raw: bool) -> None:
         super().__init__()
-        shapes = {"u": (rank, m, k), "v": (rank, k, n), "w": (rank, m, n)}
+        shapes = {"U": (rank, m, k), "V": (rank, k, n), "W": (rank, m, n)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int8))
         if raw:
-            sandwich = {"x": (m, m), "y": (k, k), "z": (n, n), "scales": (rank, 2)}
+            sandwich = {"X": (m, m), "Y": (k, k), "Z": (n, n), "scales": (rank, 2)}
             self.raw, self.gauge = _Tensors(shapes), _Tensors(sandwich)
 
     @property

@@ -146,11 +146,11 @@ class SchemeRecipe(Recipe):
             raise CheckFailed(f"{self.spec.id} ended before it had found an exact scheme", hint="nothing was saved")
         tensors = {
             name: torch.from_numpy(factor.astype(np.int8))
-            for name, factor in zip("uvw", (found.scheme.u, found.scheme.v, found.scheme.w), strict=True)
+            for name, factor in zip("UVW", (found.scheme.u, found.scheme.v, found.scheme.w), strict=True)
         }
         if config["raw"]:
-            tensors |= {f"raw.{name}": tensor.double() for name, tensor in found.raw.named().items()}
-            gauge = {"x": found.x, "y": found.y, "z": found.z, "scales": found.scales}
+            tensors |= {f"raw.{name.upper()}": tensor.double() for name, tensor in found.raw.named().items()}
+            gauge = {"X": found.x, "Y": found.y, "Z": found.z, "scales": found.scales}
             tensors |= {f"gauge.{name}": tensor.double() for name, tensor in gauge.items()}
         return config, tensors
 

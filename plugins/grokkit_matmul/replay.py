@@ -23,7 +23,7 @@ class Replayed:
 
 def replayed(tensors: Mapping[str, Tensor]) -> Replayed:
     """Apply the stored sandwich and scales to the stored raw factors, and round."""
-    raw = Factors(*(tensors[f"raw.{name}"].double() for name in "uvw"))
-    x, y, z, scales = (tensors[f"gauge.{name}"].double() for name in ("x", "y", "z", "scales"))
+    raw = Factors(*(tensors[f"raw.{name}"].double() for name in "UVW"))
+    x, y, z, scales = (tensors[f"gauge.{name}"].double() for name in ("X", "Y", "Z", "scales"))
     scheme, delta = rounded(replay(raw, x, y, z, scales))
     return Replayed(scheme, float(delta), float(raw.residual()))

@@ -60,11 +60,12 @@ class Runtime:
         Raises `Incompatible` or `UsageError`.
         """
         _check(a, b)
+        watched = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
         if out is not None:
-            _check_out(a, b, out)
+            _check_out(a, b, out, watched)
         if levels is not None:
             _check_levels(levels)
-        if a.ndim == b.ndim == 2 and a.is_floating_point() and not _is_special(a, b) and not _is_watched(a, b):
+        if not watched and a.ndim == b.ndim == 2 and a.is_floating_point() and not _is_special(a, b):
             if levels is None:
                 levels = self.chosen_levels(a, b)
             if levels == 0 and (out is None or not _overlap(out, a, b)):
@@ -115,7 +116,7 @@ class Runtime:
             return torch.matmul(a, b)
         if (a.shape[-2], a.shape[-1], b.shape[-1]) == self._native and count == 1:
             return self._by_coefficients(a, b)
-        if _is_watched(a, b):
+        if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
             product: Tensor = _Product.apply(a, b, self, count)  # type: ignore[no-untyped-call]
             return product
         return self._each(a, b, count)
@@ -208,7 +209,7 @@ def _check_batches(a: Tensor, b: Tensor) -> None:
         ) from None
 
 
-def _check_out(a: Tensor, b: Tensor, out: Tensor) -> None:
+def _check_out(a: Tensor, b: Tensor, out: Tensor, watched: bool) -> None:
     if not isinstance(out, Tensor):
         raise Incompatible(f"out is a {type(out).__name__}", expected="a torch.Tensor")
     leading = _broadcast(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
@@ -217,7 +218,7 @@ def _check_out(a: Tensor, b: Tensor, out: Tensor) -> None:
         raise Incompatible(
             f"out is {list(out.shape)} {out.dtype} on {out.device}", expected=f"{list(shape)} {a.dtype} on {a.device}"
         )
-    if _is_watched(a, b, out):
+    if watched or (out.requires_grad and torch.is_grad_enabled()):
         raise Incompatible("out= with tensors that need gradients", expected="no out=", hint="or torch.no_grad()")
 
 
@@ -244,22 +245,16 @@ def _check_integers(a: Tensor, b: Tensor) -> None:
         )
 
 
-def _is_watched(*tensors: Tensor) -> bool:
-    if not torch.is_grad_enabled():
-        return False
-    return any(tensor.requires_grad for tensor in tensors)
-
-
 def _is_special(*tensors: Tensor) -> bool:
     """Whether torch must see the whole product: forward-mode and `torch.func` transforms, autocast, subclasses, no data."""
-    if torch.autograd.forward_ad._current_level >= 0:
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._is_any_autocast_enabled():
         return True
     for x in tensors:
         if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
             return True
         if _wrapped(x) or _batched(x) or x.is_meta or x.layout is not torch.strided:
             return True
-    return torch.is_autocast_enabled(tensors[0].device.type)
+    return False
 
 
 def _is_plain(out: Tensor) -> bool:
@@ -269,18 +264,23 @@ def _is_plain(out: Tensor) -> bool:
 
 def _overlap(out: Tensor, *inputs: Tensor) -> bool:
     """Whether they may share memory: the stretches from their first to their last entries meet."""
-    first, end = _span(out)
-    return any(start < end and first < last for start, last in map(_span, inputs))
+    first = out.data_ptr()
+    end = first + _reach(out)
+    for x in inputs:
+        start = x.data_ptr()
+        if start < end and first < start + _reach(x):
+            return True
+    return False
 
 
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """Addresses of its first entry and behind its last one."""
-    start, reach = tensor.data_ptr(), 1
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        if size == 0:
-            return start, start
-        reach += (size - 1) * stride
-    return start, start + reach * tensor.itemsize
+def _reach(tensor: Tensor) -> int:
+    """Bytes from its first entry to behind its last one."""
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    if tensor.numel() == 0:
+        return 0
+    steps = ((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (1 + sum(steps)) * tensor.itemsize
 
 
 def _rows_or_columns(matrix: Tensor) -> Tensor:

@@ -121,5 +121,5 @@ def _leading_signs(factors: Integers) -> Integers:
 
 
 def scheme_of(tensors: Mapping[str, Tensor]) -> Scheme:
-    """The scheme in a network's integer tensors `u`, `v`, `w`; raises `UsageError` for others."""
-    return Scheme(*(integers(tensors[name]) for name in "uvw"))
+    """The scheme in a network's integer tensors `U`, `V`, `W`; raises `UsageError` for others."""
+    return Scheme(*(integers(tensors[name]) for name in "UVW"))

@@ -48,7 +48,7 @@ class Kronecker(TransferOperator):
         """The products of all pairs of slots."""
         second = partners["by"]
         product = kronecker(scheme_of(source.tensors), scheme_of(second.tensors))
-        factors = zip("uvw", (product.u, product.v, product.w), strict=True)
+        factors = zip("UVW", (product.u, product.v, product.w), strict=True)
         if any(np.abs(factor).max() > torch.iinfo(torch.int8).max for factor in (product.u, product.v, product.w)):
             raise Incompatible(f"coefficients of the product of {source.manifest.ref}", expected="at most 127 in size")
         return {name: torch.from_numpy(factor.astype(np.int8)) for name, factor in factors}

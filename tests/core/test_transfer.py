@@ -183,7 +183,7 @@ def partner() -> Cassette:
     source = made(architecture, config, host().task("matmul", m=1, k=2, n=2))
     tensors = {name: torch.zeros_like(tensor) for name, tensor in source.tensors.items()}
     for slot, (k, n) in enumerate((k, n) for k in range(2) for n in range(2)):
-        tensors["u"][slot, 0, k] = tensors["v"][slot, k, n] = tensors["w"][slot, 0, n] = 1
+        tensors["U"][slot, 0, k] = tensors["V"][slot, k, n] = tensors["W"][slot, 0, n] = 1
     return Cassette(source.manifest.replace(name="partner"), tensors, plugins=source.plugins)
 
 

@@ -242,7 +242,7 @@ def test_several_seeds_in_one_run_equal_their_single_runs(recipe: str, library: 
     for one in together:
         alone = trained(library, recipe, seed=one.seed, **settings)
         assert all(torch.equal(tensor, one.cassette.tensors[name]) for name, tensor in alone.tensors.items())
-    assert not torch.equal(together[0].cassette.tensors["raw.u"], together[1].cassette.tensors["raw.u"])
+    assert not torch.equal(together[0].cassette.tensors["raw.U"], together[1].cassette.tensors["raw.U"])
 
 
 def test_the_published_network_trains_and_is_worse_than_what_is_known(library: Path) -> None:
@@ -437,7 +437,7 @@ def test_every_single_change_of_a_coefficient_is_caught(square: Cassette) -> Non
 
 
 def test_a_changed_coefficient_fails_its_certificate_whatever_it_is(square: Cassette) -> None:
-    for name in "uvw":
+    for name in "UVW":
         for index in range(28):
             tensor = square.tensors[name].clone()
             tensor.view(-1)[index] += 1 if index % 2 else -1
@@ -450,9 +450,9 @@ def test_a_changed_coefficient_fails_its_certificate_whatever_it_is(square: Cass
 def test_a_changed_coefficient_makes_verify_disagree(square: Cassette, library: Path, cli: Cli) -> None:
     saved(library, square, "honest")
     assert cli("verify", "honest", "--library", library).code == 0
-    tensor = square.tensors["w"].clone()
+    tensor = square.tensors["W"].clone()
     tensor[3, 0, 1] += 1
-    saved(library, square, w=tensor)
+    saved(library, square, W=tensor)
     done = cli("verify", "forged", "--library", library)
     assert done.code == 1
     assert "identity fails" in done.out + done.err
@@ -463,7 +463,7 @@ def test_the_raw_factors_lead_to_the_very_integers(name: str, shelf: Path) -> No
     cassette = gk.load(name, library=shelf)
     found = replayed(cassette.tensors)
     for stored, again in zip(
-        (cassette.tensors[x] for x in "uvw"), (found.scheme.u, found.scheme.v, found.scheme.w), strict=True
+        (cassette.tensors[x] for x in "UVW"), (found.scheme.u, found.scheme.v, found.scheme.w), strict=True
     ):
         assert stored.dtype == torch.int8
         assert stored.tolist() == again.tolist()
@@ -477,10 +477,10 @@ def test_the_raw_factors_lead_to_the_very_integers(name: str, shelf: Path) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("raw.u", 1e-6),
-        ("raw.w", 0.3),
-        ("raw.v", 1e300),
-        ("gauge.x", 1e-3),
+        ("raw.U", 1e-6),
+        ("raw.W", 0.3),
+        ("raw.V", 1e300),
+        ("gauge.X", 1e-3),
         ("gauge.scales", 0.1),
     ],
     ids=str,
@@ -499,7 +499,7 @@ def test_a_changed_raw_factor_makes_verify_disagree(
 def test_an_exact_scheme_in_place_of_the_learned_one_makes_verify_disagree(square: Cassette, library: Path) -> None:
     other = winograd.coefficients(winograd.FUSED)
     assert other.is_exact
-    swapped = {name: torch.from_numpy(getattr(other, name)).to(torch.int8) for name in "uvw"}
+    swapped = {name: torch.from_numpy(getattr(other, name.lower())).to(torch.int8) for name in "UVW"}
     forged = saved(library, square, **swapped)
     found = gk.verify(forged.name, library=library)
     assert found.certificate.verdict == "exact"
@@ -607,10 +607,10 @@ def test_a_flat_kronecker_product_without_regrouping_is_not_exact(square: Casset
 
 
 def test_the_product_with_a_wrong_scheme_is_not_saved(square: Cassette, library: Path) -> None:
-    tensor = square.tensors["u"].clone()
-    met = (square.tensors["v"] * square.tensors["w"])[:, 0, 0] != 0
+    tensor = square.tensors["U"].clone()
+    met = (square.tensors["V"] * square.tensors["W"])[:, 0, 0] != 0
     tensor[int(met.int().argmax()), 0, 0] += 1
-    saved(library, square, u=tensor)
+    saved(library, square, U=tensor)
     saved(library, square, "right")
     for source, to in (("forged", {}), ("right", {"by": "forged"})):
         with pytest.raises(Incompatible, match=r"changed the function.*nothing was saved"):
@@ -621,9 +621,9 @@ def test_the_product_with_a_wrong_scheme_is_not_saved(square: Cassette, library:
 def test_a_wrong_coefficient_that_no_corner_of_a_block_meets_fails_the_certificate(
     square: Cassette, library: Path
 ) -> None:
-    tensor = square.tensors["u"].clone()
-    tensor[(square.tensors["v"] * square.tensors["w"])[:, 0, 0] == 0, 0, 0] += 1
-    saved(library, square, u=tensor)
+    tensor = square.tensors["U"].clone()
+    tensor[(square.tensors["V"] * square.tensors["W"])[:, 0, 0] == 0, 0, 0] += 1
+    saved(library, square, U=tensor)
     made = gk.grow("forged", {}, operator=KRONECKER, library=library).cassette
     assert made.manifest.certificate.verdict == "failed"
 
@@ -643,7 +643,7 @@ def test_the_order_of_source_and_partner_matters_to_the_slots_and_not_to_the_law
     other = gk.grow("square", {"by": "wide"}, name="other", library=copied).cassette
     mixed = gk.load("mixed", library=copied)
     assert other.manifest.certificate.verdict == mixed.manifest.certificate.verdict == "exact"
-    assert not torch.equal(other.tensors["u"], mixed.tensors["u"])
+    assert not torch.equal(other.tensors["U"], mixed.tensors["U"])
 
 
 def test_what_was_grown_grows_again(copied: Path) -> None:
@@ -695,7 +695,7 @@ def test_a_refusal_has_its_exit_code(code: int, words: list[str], copied: Path, 
 
 
 def test_coefficients_beyond_a_byte_are_refused_before_anything_is_written(square: Cassette, library: Path) -> None:
-    scaled = {"u": square.tensors["u"] * 12, "v": square.tensors["v"], "w": square.tensors["w"]}
+    scaled = {"U": square.tensors["U"] * 12, "V": square.tensors["V"], "W": square.tensors["W"]}
     saved(library, square, "large", **scaled)
     with pytest.raises(Incompatible, match="127"):
         gk.grow("large", {}, operator=KRONECKER, library=library)

@@ -70,7 +70,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
     watch.original = bench._timed  # type: ignore[attr-defined]
     monkeypatch.setattr(bench, "_timed", watch.timed)
     monkeypatch.setattr(bench, "paired", watch.paired)
-    monkeypatch.setattr(bench, "calls_for", lambda call, clock: 4)
+    monkeypatch.setattr(bench, "calls_for", lambda call, clock, least_s: 4)
     return watch
 
 
@@ -206,7 +206,7 @@ def test_both_sides_have_as_many_calls_as_they_need(
     learned: Cassette, watch: Stopwatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = iter(range(100))
-    monkeypatch.setattr(bench, "calls_for", lambda call, clock: next(asked))
+    monkeypatch.setattr(bench, "calls_for", lambda call, clock, least_s: next(asked))
     rows_of(learned)
     assert watch.calls[:3] == [(0, 1), (2, 3), (4, 5)]
 

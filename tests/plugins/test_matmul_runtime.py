@@ -351,7 +351,7 @@ def test_a_copied_network_multiplies_with_a_runtime_of_its_own(learned: Cassette
         assert torch.equal(copied(a, b), a @ b)
         assert copied.runtime is not network.runtime
     changed = copy.deepcopy(network)
-    changed.u[0, 0, 0] += 1
+    changed.U[0, 0, 0] += 1
     assert not torch.equal(changed(a, b), a @ b)
     assert torch.equal(network(a, b), a @ b)
 
