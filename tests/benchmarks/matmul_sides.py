@@ -23,6 +23,47 @@ HEADS = (
 )
 
 
+CPU_BOUNDS = {
+    ("float32", 8192, "1 level"): 1.10,
+    ("float32", 8192, "2 levels"): 1.18,
+    ("float32", 4096, "best"): 1.03,
+    ("float64", 4096, "best"): 1.05,
+    ("float64", 8192, "1 level"): 1.08,
+    ("float64", 8192, "2 levels"): 1.15,
+    ("float32", 0, "auto"): 0.97,
+    ("float64", 0, "auto"): 0.97,
+}
+
+
+def cpu_section(name: str, about: str, sizes: Sequence[int], *, anew: bool) -> tuple[str, list[str]]:
+    """Measure these sizes in both dtypes on one thread; the section and the bounds that were missed."""
+    import grokkit_core as gk
+
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for dtype in ("float32", "float64"):
+        settings = {"sizes": list(sizes), "pairs": 9, "levels": [1, 2]}
+        found = gk.bench("matmul-2x2", recalibrate=anew, settings=settings, dtype=dtype, threads=1, device="cpu")
+        rows += [{**row.to_json(), "dtype": dtype} for row in found.rows]
+        problems += found.problems
+    lines, missed = table(rows, CPU_BOUNDS)
+    notes = dict.fromkeys(f"{row['dtype']}, N = {row['n']}: {row['note']}." for row in rows if row["note"])
+    return cpu_text(name, about, lines, [*notes, *(f"MEASURING ERROR: {one}" for one in problems)]), [
+        *missed,
+        *problems,
+    ]
+
+
+def cpu_text(name: str, about: str, lines: Sequence[str], notes: Sequence[str]) -> str:
+    """A section of the CPU."""
+    import report
+
+    text = [about, "", "Seed 0, standard normal entries; 9 pairs, 5 at 8192; one thread, CPU time.", "", *lines, ""]
+    text += [*(f"- {note}" for note in notes), ""] if notes else []
+    command = f"python tests/benchmarks/bench.py --only {name} --write docs/benchmarks.md"
+    return "\n".join([*text, f"Machine: {report.machine()}.", f"Command: `{command}`"])
+
+
 def table(rows: Iterable[Mapping[str, Any]], bounds: Bounds) -> tuple[list[str], list[str]]:
     """Lines of a Markdown table of rows of `grokkit bench --json` with their `dtype`, and the bounds that were missed."""
     kept = [row for row in rows if not str(row["what"]).startswith("calibrate")]
