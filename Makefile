@@ -20,7 +20,7 @@ check: $(VENV)/test.stamp  ## format, lint, types
 	$(BIN)/mypy $(CODE)
 
 accept: $(VENV)/test.stamp  ## the full protocols; writes docs/acceptance.md
-	$(BIN)/python -m pytest -m acceptance --acceptance-report docs/acceptance.md
+	$(BIN)/python -m pytest -m acceptance --acceptance-report=docs/acceptance.md
 
 bench: $(VENV)/test.stamp  ## writes docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/bench.py --write docs/benchmarks.md

@@ -63,7 +63,8 @@ def sizes(pairs: Sequence[str], references: Collection[str] = ()) -> dict[str, A
             result[name] = text
             continue
         if not name or not re.fullmatch(r"[+-]?\d{1,18}", text):
-            raise UsageError(f"size '{printable(pair, 80)}'", expected="name=whole number, e.g. n=2048")
+            others = "".join(f", or {reference}=REF" for reference in sorted(references))
+            raise UsageError(f"size '{printable(pair, 80)}'", expected=f"name=whole number, e.g. n=2048{others}")
         if name in result:
             raise UsageError(f"size {printable(name, 60)} is given twice", expected="once")
         result[name] = int(text)

@@ -14,7 +14,9 @@ from grokkit_core.specs import TransferSpec
 @click.argument("ref", type=CassetteRef())
 @click.option("--to", "to", multiple=True, metavar="K=V", help="A new size, or by=REF (repeatable).")
 @click.option(
-    "--operator", type=ComponentName("transfer operator"), help="How to grow; default: the first that applies."
+    "--operator",
+    type=ComponentName("transfer operator"),
+    help="How to grow; default: the strongest guarantee that applies.",
 )
 @click.option("--name", help="Name of the new cassette; default: <source>-<operator>.")
 @click.option("--dense", is_flag=True, help="Store the zeros of zero-pad instead of the sizes.")
