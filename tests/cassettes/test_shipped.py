@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import grokkit_core as gk
 from grokkit_core.certify.agree import disagreements
@@ -62,6 +63,20 @@ def test_retraining_a_shipped_cassette_gives_a_certificate_that_agrees(
     assert made.provenance.seed == recorded.provenance.seed
     assert made.provenance.recipe == recorded.provenance.recipe
     assert disagreements(recorded.certificate, made.certificate) == ()
+
+
+def test_the_commands_of_the_matmul_page_find_the_shipped_schemes_again(
+    library: Path, cli: Callable[..., object]
+) -> None:
+    page = (ROOT / "docs" / "matmul.md").read_text()
+    commands = re.findall(r"^grokkit ((?:train|grow) .*--name (matmul-\S+))$", page, flags=re.MULTILINE)
+    assert [name for _, name in commands] == ["matmul-2x2", "matmul-2x2x3", "matmul-4x4"]
+    for command, name in commands:
+        cli("--library", library, *command.split())
+        shipped, made = gk.load(name, library=[FOLDER]), gk.load(str(library / name / "1"))
+        floor = shipped.task.spec.floor
+        assert disagreements(shipped.manifest.certificate, made.manifest.certificate, floor=floor) == ()
+        assert all(torch.equal(made.tensors[factor], shipped.tensors[factor]) for factor in "UVW")
 
 
 def test_the_published_sizes_are_exact() -> None:
