@@ -307,7 +307,7 @@ def test_a_partner_that_does_not_keep_its_guarantee_breaks_the_law() -> None:
     """The standard algorithm with one coefficient zero, in place of itself."""
     partners = partners_of("grokkit_matmul/kronecker")
     wrong = {name: tensor.clone() for name, tensor in partner().tensors.items()}
-    wrong["w"][0, 0, 0] = 0
+    wrong["W"][0, 0, 0] = 0
     for source in sources("grokkit_matmul/bilinear", torch.float64):
         for plan in plans_for("grokkit_matmul/kronecker", source):
             place = Workspace.open()
