@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from timing import Benchmark, Result
 
@@ -52,19 +51,14 @@ def _time(seconds: float) -> str:
 
 def machine() -> str:
     """The kind of machine, without its name."""
+    import torch  # not before the number of threads is set
+
+    from grokkit_core.devices import device_name
+
     return (
-        f"{_processor()}, {os.cpu_count()} logical cores, {platform.system()} {platform.machine()}, "
+        f"{device_name(torch.device('cpu'))}, {os.cpu_count()} logical cores, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, torch {version('torch')}"
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or "unknown processor"
 
 
 def page(sections: Mapping[str, str], old: str, order: Sequence[str]) -> str:
