@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -47,6 +48,7 @@ class LanesRun(Run, Generic[Kind]):
     def __init__(self, lanes: Sequence[Kind]) -> None:
         self.lanes = lanes
         self.count = 0
+        self._seconds = [0.0] * len(lanes)
 
     @property
     def done(self) -> bool:
@@ -55,9 +57,21 @@ class LanesRun(Run, Generic[Kind]):
 
     def step(self) -> Progress:
         """One step of every seed that has not finished."""
-        results = [(math.nan, False) if lane.finished else lane.step() for lane in self.lanes]
+        results = [
+            (math.nan, False) if lane.finished else self._timed(index, lane) for index, lane in enumerate(self.lanes)
+        ]
         self.count += 1
         return Progress(self.count, [loss for loss, _ in results], any(due for _, due in results))
+
+    def _timed(self, index: int, lane: Kind) -> tuple[float, bool]:
+        started = time.monotonic()
+        result = lane.step()
+        self._seconds[index] += time.monotonic() - started
+        return result
+
+    def seconds(self, index: int) -> float:
+        """What the seed's own steps took."""
+        return self._seconds[index]
 
     def stop(self, index: int) -> None:
         """End the training of one seed."""
@@ -80,8 +94,8 @@ class LanesRun(Run, Generic[Kind]):
         states = [lane.state() for lane in self.lanes]
         tensors = {f"{i}.{name}": t.clone() for i, state in enumerate(states) for name, t in state.tensors.items()}
         values = [
-            {"finished": lane.finished, "values": dict(state.values)}
-            for lane, state in zip(self.lanes, states, strict=True)
+            {"finished": lane.finished, "values": dict(state.values), "seconds": seconds}
+            for lane, state, seconds in zip(self.lanes, states, self._seconds, strict=True)
         ]
         return State(tensors, {"step": self.count, "lanes": values})
 
@@ -91,3 +105,4 @@ class LanesRun(Run, Generic[Kind]):
         for index, (lane, kept) in enumerate(zip(self.lanes, state.values["lanes"], strict=True)):
             lane.restore(State(state.part(f"{index}."), kept["values"]))
             lane.finished = bool(kept["finished"])
+            self._seconds[index] = float(kept["seconds"])

@@ -87,6 +87,10 @@ class Run(ABC):
         """What else a manifest should say of a seed's training, e.g. how often it began again; JSON values by name."""
         return {}
 
+    def seconds(self, index: int) -> float | None:
+        """What a seed has taken by itself [s]; None where all seeds are one computation."""
+        return None
+
     @abstractmethod
     def state(self) -> State:
         """Everything needed for a bit-equal resume."""

@@ -166,7 +166,8 @@ class Trainer:
                 continue
             figures = [self._metric(module, batch) for batch in (lane.validation, lane.training) if batch is not None]
             lane.watch.record(self._step, *figures)
-            lane.seconds = self.elapsed
+            own = self.run.seconds(index)
+            lane.seconds = self.elapsed if own is None else own
             if lane.watch.should_stop(self.stopping):
                 lane.stopped = True
                 self.run.stop(index)
