@@ -88,7 +88,7 @@ class Products:
 
 def benchmark(runtime: Runtime, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool) -> Iterator[Row]:
     """First the levels are calibrated where they never were; then a row for each size and number of levels."""
-    if cassette.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+    if cassette.dtype not in (torch.float32, torch.float64):
         raise UsageError(f"a benchmark in {cassette.dtype}", expected="float32 or float64")
     if not settings["sizes"]:
         raise UsageError("no sizes", expected="at least one")

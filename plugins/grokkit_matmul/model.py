@@ -83,7 +83,10 @@ class Bilinear(Architecture):
         return SIGNATURE
 
     def verb(self, name: str, cassette: Cassette) -> Callable[..., Any]:
-        """`matmul` without a detour: a small product lasts no longer than a few calls."""
+        """`matmul(a, b, *, out=None, levels=None)` is `Runtime.multiply` on the device that the matrices are on.
+
+        It is handed out without a call in between: a small product lasts no longer than a few of those.
+        """
         return self.runtime(cassette).multiply if name == "matmul" else super().verb(name, cassette)
 
     def runtime(self, cassette: Cassette) -> Runtime:
@@ -91,15 +94,6 @@ class Bilinear(Architecture):
         module = cassette.module
         assert isinstance(module, BilinearNetwork)
         return module.runtime
-
-    def matmul(
-        self, cassette: Cassette, a: Tensor, b: Tensor, *, out: Tensor | None = None, levels: int | None = None
-    ) -> Tensor:
-        """`a` "... m k" times `b` "... k n" on the device that they are on, as `torch.matmul`; see `Runtime.multiply`.
-
-        `levels=0` is the plain product; by default as many levels as `grokkit bench` found worthwhile on this machine.
-        """
-        return self.runtime(cassette).multiply(a, b, out=out, levels=levels)
 
     def benchmark(self, cassette: Cassette, settings: Mapping[str, Any], *, recalibrate: bool) -> Iterable[Row]:
         """Products of large matrices beside `torch.mm`; first the choice of levels where it was never made."""
