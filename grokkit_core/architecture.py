@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from grokkit_core.specs import ArchitectureSpec, Field, settle
+from grokkit_core.task import Batch, tensors_of
 from grokkit_core.tensors import Signature
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ class Layer:
     inputs: str = ""
     outputs: str = ""
     live: tuple[int, ...] = ()
+
+
+def applied(module: nn.Module, batch: Batch, *, reads_context: bool) -> Tensor:
+    """What a network gives for a batch, with its context where it reads one."""
+    given = {"context": batch.context} if reads_context else {}
+    result: Tensor = module(*tensors_of(batch.inputs), **given)
+    return result
 
 
 class Architecture(ABC):
@@ -91,8 +99,36 @@ class Architecture(ABC):
         """The config fields that only set a discretisation: no tensor depends on them."""
         return ()
 
+    def constants(self, config: Mapping[str, Any]) -> Sequence[str]:
+        """The config fields that are constants of the law (a time step, masses) and may change without training."""
+        return ()
+
+    def with_constants(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], constants: Mapping[str, Any]
+    ) -> Mapping[str, Tensor]:
+        """The tensors for other values of these fields; by default as they are."""
+        return dict(tensors)
+
     def live_columns(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Sequence[int] | None:
         """The columns (last axis) of the only input that can influence the output, provably; None: unknown, or all."""
+        return None
+
+    def check_inputs(
+        self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool
+    ) -> None:
+        """Raise `Incompatible` for inputs that fit the signature and that this network does not answer, e.g. a grid too coarse.
+
+        `force` asks to let pass what is merely outside of what was certified.
+        """
+        return
+
+    def rollout(
+        self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor]
+    ) -> Iterator[Tensor] | None:
+        """The outputs of successive applications, without end, where this is faster or loses less than feeding outputs back.
+
+        Each must be a new tensor, equal to rounding to what the network gives. None: the network is called at each step.
+        """
         return None
 
     def stacked(self, config: Mapping[str, Any]) -> StackedForward | None:

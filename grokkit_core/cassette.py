@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from grokkit_core import contract, packing, saving, store
 from grokkit_core.architecture import Architecture
+from grokkit_core.dtypes import cast, is_inexact, real_dtype
 from grokkit_core.errors import BadManifest, BadWeights, GrokkitError, Incompatible, NotFound, PluginError, UsageError
 from grokkit_core.library import Entry
 from grokkit_core.manifest import (
@@ -61,6 +63,7 @@ class Cassette:
         )
         self._modules: dict[torch.dtype, nn.Module] = {}
         listed = computing_dtypes(manifest.signature)
+        dtype = dtype and _counterpart(dtype, listed)
         if dtype is not None and dtype not in listed:
             raise Incompatible(
                 f"{manifest.ref} does not take dtype '{printable(dtype, 40)}'", expected=" or ".join(listed)
@@ -127,15 +130,16 @@ class Cassette:
     @property
     def module(self) -> nn.Module:
         """The network in the dtype of its weights: frozen, in evaluation mode."""
-        floating = [tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()]
-        return self.module_for(floating[0] if floating else torch.float32)
+        inexact = [real_dtype(tensor.dtype) for tensor in self.tensors.values() if is_inexact(tensor)]
+        return self.module_for(inexact[0] if inexact else torch.float32)
 
     def module_for(self, dtype: torch.dtype) -> nn.Module:
-        """The network with its floating weights cast to `dtype`; built once for each."""
+        """The network with its weights in the precision of `dtype`; built once for each."""
+        dtype = real_dtype(dtype)
         if dtype not in self._modules:
             with torch.inference_mode(False):
-                cast = {name: _cast(tensor, dtype) for name, tensor in self.tensors.items()}
-                self._modules[dtype] = build_module(self.architecture, self.manifest.architecture.config, cast)
+                tensors = {name: cast(tensor, dtype) for name, tensor in self.tensors.items()}
+                self._modules[dtype] = build_module(self.architecture, self.manifest.architecture.config, tensors)
         return self._modules[dtype]
 
     def __call__(
@@ -161,21 +165,27 @@ class Cassette:
         self, inputs: Inputs, context: Mapping[str, Tensor | float] | None = None, *, force: bool = False
     ) -> Tensor:
         """As a call, with inputs as a task samples them; `force` admits values outside the domain."""
-        given = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), inputs)
-        inputs = contract.named_inputs(self.signature, *given)
-        sizes = contract.check_inputs(self.signature, inputs, force=force)
-        batch = sizes.get(contract.BATCH, len(next(iter(inputs.values()))))
-        settled = contract.check_context(self.signature, context or {}, batch, force=force)
-        tensors = [tensor.to(self.device) for tensor in inputs.values()]
-        floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
-        module = self.module_for(floating[0]) if floating else self.module
-        with torch.inference_mode(not any(tensor.requires_grad for tensor in tensors)):
+        call = self._checked(inputs, context, force=force)
+        with torch.inference_mode(not any(tensor.requires_grad for tensor in call.tensors)):
             if self.architecture.reads_context:
-                placed = {name: tensor.to(self.device) for name, tensor in settled.items()}
-                result: Tensor = module(*tensors, context=placed)
+                result: Tensor = call.module(*call.tensors, context=call.context)
             else:
-                result = module(*tensors)
+                result = call.module(*call.tensors)
         return result
+
+    def _checked(self, inputs: Inputs, context: Mapping[str, Tensor | float] | None, *, force: bool) -> _Call:
+        """The network and what it is called with, once everything fits."""
+        given = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), inputs)
+        named = contract.named_inputs(self.signature, *given)
+        sizes = contract.check_inputs(self.signature, named, force=force)
+        batch = sizes.get(contract.BATCH, len(next(iter(named.values()))))
+        settled = contract.check_context(self.signature, context or {}, batch, force=force)
+        tensors = [tensor.to(self.device) for tensor in named.values()]
+        inexact = [real_dtype(tensor.dtype) for tensor in tensors if is_inexact(tensor)]
+        module = self.module_for(inexact[0]) if inexact else self.module
+        placed = {name: tensor.to(self.device) for name, tensor in settled.items()}
+        self.architecture.check_inputs(module, tensors, placed, force=force)
+        return _Call(module, tensors, placed)
 
     def rollout(
         self,
@@ -185,14 +195,21 @@ class Cassette:
         context: Mapping[str, Tensor | float] | None = None,
         force: bool = False,
     ) -> Iterator[Tensor]:
-        """The outputs of `steps` successive applications, each fed back through the task's `advance`.
+        """The outputs of `steps` successive applications.
 
-        A cassette with float64 weights is rolled out in float64 where its signature admits that, since rounding would be
-        fed back at every step; the outputs have the dtype of the inputs all the same.
+        An architecture may have a form of its own for them, which computes in the dtype of the inputs. Otherwise each is
+        fed back through the task's `advance`, and a cassette with float64 weights is then rolled out in float64 where its
+        signature admits that, since rounding would be fed back at every step; the outputs have the dtype of the inputs
+        all the same.
         """
         task = self.task
         if not isinstance(inputs, Tensor) and len(self.signature.inputs) == 1:
             (inputs,) = contract.named_inputs(self.signature, (), inputs).values()
+        call = self._checked(inputs, context, force=force)
+        own = self.architecture.rollout(call.module, call.tensors, call.context)
+        if own is not None:
+            yield from _taken(own, steps)
+            return
         narrow = self._is_exact and all(tensor.dtype == torch.float32 for tensor in tensors_of(inputs))
         if narrow:
             inputs = map_tensors(inputs, Tensor.double)
@@ -204,12 +221,15 @@ class Cassette:
     @property
     def _is_exact(self) -> bool:
         """Whether all floating weights are float64 and every input may be."""
-        weights = [tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()]
+        weights = [real_dtype(tensor.dtype) for tensor in self.tensors.values() if is_inexact(tensor)]
         admitted = all("float64" in spec.dtypes for spec in self.signature.inputs)
         return admitted and bool(weights) and set(weights) == {torch.float64}
 
     def to(self, device: torch.device | str, dtype: str | None = None) -> Cassette:
-        """The same cassette on another device, and measured in another of its listed dtypes."""
+        """The same cassette on another device, and measured in another of its listed dtypes.
+
+        float32 and float64 also mean the complex dtype of that precision where the inputs are complex.
+        """
         return Cassette(self.manifest, self.tensors, plugins=self.plugins, device=device, dtype=dtype)
 
     def with_certificate(self, certificate: Certificate) -> Cassette:
@@ -229,6 +249,30 @@ class Cassette:
         other = Cassette(manifest, {}, plugins=self.plugins, device=self.device, dtype=self._dtype)
         other.tensors, other._modules = self.tensors, self._modules
         return other
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A network and the checked inputs and context that it is called with, on its device."""
+
+    module: nn.Module
+    tensors: list[Tensor]
+    context: Mapping[str, Tensor]
+
+
+def _taken(outputs: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
+    """The first `steps` of an endless rollout, each computed outside autograd."""
+    for _ in range(steps):
+        with torch.inference_mode():
+            found = next(outputs)
+        yield found
+
+
+def _counterpart(dtype: str, listed: Sequence[str]) -> str:
+    """`dtype`, or the complex (or real) dtype of its precision where only that is listed."""
+    kinds = {"float32": "complex64", "float64": "complex128", "complex64": "float32", "complex128": "float64"}
+    other = kinds.get(dtype, dtype)
+    return other if dtype not in listed and other in listed else dtype
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
@@ -297,18 +341,11 @@ def _rebuilt(architecture: Architecture, config: Mapping[str, Any], state: Mappi
     """The same on a real device, for networks that compute constants while they are built."""
     with torch.random.fork_rng(devices=[]), next(iter(state.values())).device:
         module = architecture.build(config)
-    kinds = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
+    kinds = [tensor.dtype for tensor in state.values() if is_inexact(tensor)]
     if kinds:
-        module._apply(lambda tensor: _cast(tensor, kinds[0]))  # type: ignore[no-untyped-call]
+        module._apply(lambda tensor: cast(tensor, kinds[0]))  # type: ignore[no-untyped-call]
     module.load_state_dict(dict(state), assign=True, strict=True)
     return module
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floating numbers in `dtype`, complex ones in the complex dtype of that width, others as they are."""
-    if tensor.is_complex():
-        return tensor.to(torch.complex128 if dtype == torch.float64 else torch.complex64)
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], identifier: str) -> None:
@@ -325,10 +362,8 @@ def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], iden
                 f"tensor '{name}' has shape {list(tensor.shape)}",
                 expected=f"{shape}, which {identifier} builds",
             )
-        floating = wanted.is_floating_point() or wanted.is_complex()
-        if floating != (tensor.is_floating_point() or tensor.is_complex()) or not (
-            floating or wanted.dtype == tensor.dtype
-        ):
+        inexact = is_inexact(wanted)
+        if inexact != is_inexact(tensor) or not (inexact or wanted.dtype == tensor.dtype):
             raise BadWeights(f"tensor '{name}' has dtype {tensor.dtype}", expected=str(wanted.dtype))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from grokkit_core.dtypes import real_dtype, real_view
 from grokkit_core.errors import Incompatible
 from grokkit_core.tensors import LEADING, ContextSpec, Domain, Signature, TensorSpec
 from grokkit_core.text import printable
@@ -51,7 +52,7 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Tensor], *, force: b
         if not force:
             _check_values(spec, tensor)
         dtypes.add(tensor.dtype)
-    if len({dtype for dtype in dtypes if dtype.is_floating_point}) > 1:
+    if len({real_dtype(dtype) for dtype in dtypes if dtype.is_floating_point or dtype.is_complex}) > 1:
         raise Incompatible("inputs of different dtypes: " + ", ".join(sorted(map(str, dtypes))), expected="one dtype")
     return sizes
 
@@ -143,7 +144,7 @@ def _check_values(spec: TensorSpec, tensor: Tensor) -> None:
 def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
     if domain.kind == "any" or tensor.dtype == torch.bool:
         return
-    plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    plain = real_view(tensor)
     pieces = torch.split(plain.reshape(-1), PIECE)
     if not all(bool(torch.isfinite(piece).all()) for piece in pieces):
         count = sum(int((~torch.isfinite(piece)).sum()) for piece in pieces)

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grokkit_core.dtypes import real_view
 from grokkit_core.errors import Incompatible, NotFound, StoreError, TooLarge, UsageError
 from grokkit_core.names import expanded
 from grokkit_core.tensors import Signature, TensorSpec
@@ -306,8 +307,8 @@ class ArrayWriter:
         if self.suffix == ".npz":
             np.savez(self._file, outputs=outputs.numpy())
         elif self.suffix == ".json":
-            plain = torch.view_as_real(outputs.resolve_conj()) if outputs.is_complex() else outputs
+            plain = real_view(outputs)
             self._file.write(json.dumps(plain.tolist()).encode() + b"\n")
         else:
-            plain = torch.view_as_real(outputs.resolve_conj()) if outputs.is_complex() else outputs
+            plain = real_view(outputs)
             self._file.write(safetensors.torch.save({"outputs": plain.contiguous()}, metadata={"format": "pt"}))

@@ -114,6 +114,12 @@ def _operators() -> Iterator[Component]:
         guarantee="to rounding, on inputs that the coarse grid resolves",
         summary="the same weights on a finer grid",
     )
+    yield TransferSpec(
+        "change-constants",
+        target="grokkit_core.transfer.change_constants:ChangeConstants",
+        guarantee="the law with other constants, e.g. another time step; not the same function",
+        summary="new constants of the law for networks that hold the law itself",
+    )
     yield ArchitectureSpec(
         "grokkit_core/embedded",
         version=1,

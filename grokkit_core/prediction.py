@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokkit_core import contract
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.devices import choose_device, fitting_threads
+from grokkit_core.dtypes import cast, is_inexact, real_dtype, real_view
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.files import ArrayWriter, read_arrays
-from grokkit_core.task import Task
+from grokkit_core.task import Inputs, Task, map_tensors
 from grokkit_core.text import printable
+from grokkit_core.transfer.regrid import grid_axes, resampled
 from grokkit_core.workspace import Where, workspace
 
 
@@ -46,19 +49,36 @@ class Prediction:
 
 @dataclass
 class Drift:
-    """How far each invariant has moved from its value after the first step, relative to its mean size, at worst."""
+    """How far each invariant has moved from its value at the start, relative to its mean size there, at worst.
+
+    `inputs` are those of the next step, first those of the rollout, in float64.
+    """
 
     task: Task
-    start: dict[str, Tensor] = field(default_factory=dict)
-    worst: dict[str, float] = field(default_factory=dict)
+    inputs: Inputs
+    start: Mapping[str, Tensor] = field(init=False)
+    worst: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inputs = map_tensors(self.inputs, _exact)
+        self.start = self._invariants()
+        self.worst = dict.fromkeys(self.start, 0.0)
 
     def observe(self, outputs: Tensor) -> None:
         """Take in the outputs "batch *out" of one step."""
-        for name, values in self.task.invariants(outputs.double().cpu()).items():
-            first = self.start.setdefault(name, values)
+        self.inputs = self.task.advance(self.inputs, _exact(outputs))
+        for name, values in self._invariants().items():
+            first = self.start[name]
             scale = first.abs().mean().clamp_min(torch.finfo(torch.float64).tiny)
             moved = ((values - first).abs().max() / scale).item()
-            self.worst[name] = max(self.worst.get(name, 0.0), math.inf if math.isnan(moved) else moved)
+            self.worst[name] = max(self.worst[name], math.inf if math.isnan(moved) else moved)
+
+    def _invariants(self) -> Mapping[str, Tensor]:
+        return self.task.invariants(self.task.state(self.inputs))
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return cast(tensor.cpu(), torch.float64)
 
 
 def run(
@@ -68,6 +88,7 @@ def run(
     context: Mapping[str, float | Tensor] | None = None,
     key: str | None = None,
     steps: int | None = None,
+    to_grid: int | None = None,
     output: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
@@ -79,7 +100,8 @@ def run(
 
     With `steps` a rollout of a flow map: outputs "step batch *out" and the drift of the task's invariants. With
     `output` they are written there as they come, and the file appears only when it is complete; with `on_outputs` each
-    step's are handed on and not kept. `force` admits values outside the domain.
+    step's are handed on and not kept. `to_grid` first takes the inputs to a finer grid, as `regrid` does. `force` admits
+    values outside the domain.
     """
     chosen = ref if isinstance(ref, Cassette) else load(ref, library=workspace(library))
     cassette = chosen.to(choose_device(device, chosen.manifest.weights.parameters), dtype)
@@ -88,7 +110,9 @@ def run(
     tensors, found = _inputs(cassette, inputs)
     if dtype is not None:
         _check_dtype(tensors, dtype)
-    drift = Drift(cassette.task) if steps is not None else None
+    if to_grid is not None:
+        tensors = lifted(cassette, tensors, to_grid)
+    drift = _drift(cassette, tensors) if steps is not None else None
     started = time.perf_counter()
     collected: list[Tensor] = []
     with fitting_threads(cassette.manifest.weights.parameters):
@@ -104,10 +128,39 @@ def run(
     return Prediction(kept, shape, kind, time.perf_counter() - started, drift.worst if drift else None, path)
 
 
+def _drift(cassette: Cassette, tensors: Mapping[str, Tensor]) -> Drift | None:
+    """The drift of a rollout that begins with these inputs; None where they do not fit, which the rollout then says."""
+    names = [spec.name for spec in cassette.signature.inputs]
+    contract.check_inputs(cassette.signature, contract.named_inputs(cassette.signature, (), tensors), force=True)
+    return Drift(cassette.task, tensors[names[0]] if len(names) == 1 else {name: tensors[name] for name in names})
+
+
+def lifted(cassette: Cassette, tensors: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
+    """The inputs on a finer grid of `size` points along each axis that is one, by trigonometric interpolation.
+
+    Raises `Incompatible` for a cassette without such axes or for a coarser grid.
+    """
+    axes = set(cassette.architecture.grids(cassette.manifest.architecture.config))
+    specs = {spec.name: grid_axes(spec, axes) for spec in cassette.signature.inputs}
+    if not any(specs.values()):
+        raise Incompatible(
+            f"{cassette.manifest.ref} has no grid on which inputs could be refined", hint="leave --to-grid out"
+        )
+    contract.check_inputs(cassette.signature, contract.named_inputs(cassette.signature, (), tensors), force=True)
+    for name, found in specs.items():
+        for axis in found:
+            if tensors[name].shape[axis] > size:
+                raise Incompatible(
+                    f"--to-grid {size} for input '{name}' on {tensors[name].shape[axis]} points",
+                    expected="a grid that is not coarser",
+                )
+    return {name: resampled(tensor, dict.fromkeys(specs.get(name, ()), size)) for name, tensor in tensors.items()}
+
+
 def _check_dtype(tensors: Mapping[str, Tensor], dtype: str) -> None:
     """Nothing is cast: raise `Incompatible` where arrays have another dtype than the one asked for."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and _name(tensor) != dtype:
+        if is_inexact(tensor) and dtype not in (_name(tensor), str(real_dtype(tensor.dtype)).removeprefix("torch.")):
             raise Incompatible(
                 f"input '{printable(name, 60)}' has dtype {_name(tensor)}, --dtype asks for {dtype}",
                 hint="cast it first, or leave --dtype out",
@@ -173,7 +226,7 @@ def _name(tensor: Tensor) -> str:
 
 def nested(tensor: Tensor) -> Any:
     """A tensor as nested lists; complex numbers as [real, imaginary], null for what is not finite."""
-    plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    plain = real_view(tensor)
     return _finite(plain.tolist()) if not bool(torch.isfinite(plain).all()) else plain.tolist()
 
 

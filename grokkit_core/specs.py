@@ -215,7 +215,8 @@ class ArchitectureSpec(_Named):
 class RecipeSpec(_Named):
     """How an architecture is trained on a task; `target` names a `grokkit_core.training.Recipe`.
 
-    `dtypes` are those it can train in, its own choice first.
+    `dtypes` are those it can train in, its own choice first. `law` gives constants of the task's law that it trains on
+    unless others are asked for.
     """
 
     kind: ClassVar[str] = "recipe"
@@ -227,9 +228,12 @@ class RecipeSpec(_Named):
     parameters: Sequence[Field] = ()
     summary: str = ""
     dtypes: Sequence[str] = ("float32", "float64")
+    law: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.law, Mapping):
+            raise UsageError(f"law of recipe {self.id}", expected="constants of the task by name")
         if not self.dtypes or not set(self.dtypes) <= {"float32", "float64"}:
             raise UsageError(f"dtypes of recipe {self.id}", expected="float32, float64 or both")
 

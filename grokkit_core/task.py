@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from grokkit_core.dtypes import cast, is_inexact, real_dtype, squared_size
 from grokkit_core.errors import Incompatible
 from grokkit_core.specs import TaskSpec, settle
 
@@ -32,8 +33,8 @@ def tensors_of(inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 def floating_dtype(inputs: Inputs) -> torch.dtype:
-    """The dtype of the first floating input; float32 where there is none."""
-    kinds = [tensor.dtype for tensor in tensors_of(inputs) if tensor.is_floating_point()]
+    """The dtype of the first floating input, that of its parts for a complex one; float32 where there is none."""
+    kinds = [real_dtype(tensor.dtype) for tensor in tensors_of(inputs) if is_inexact(tensor)]
     return kinds[0] if kinds else torch.float32
 
 
@@ -61,13 +62,10 @@ class Batch:
         return Batch(map_tensors(self.inputs, lambda tensor: tensor[rows]), self.targets[rows], context)
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
-        """Inputs cast to `dtype` (integers keep theirs) and everything moved; targets stay as exact as they were."""
-
-        def change(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-
+        """Inputs in the precision of `dtype` (integers keep theirs) and everything moved; targets stay as exact as they were."""
         context = {name: tensor.to(device) for name, tensor in self.context.items()}
-        return Batch(map_tensors(self.inputs, change), self.targets.to(device), context)
+        inputs = map_tensors(self.inputs, lambda tensor: cast(tensor.to(device), dtype))
+        return Batch(inputs, self.targets.to(device), context)
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """The batch in pieces of at most `size` samples."""
@@ -111,27 +109,42 @@ class Task(ABC):
         """
         if self.spec.higher_is_better:
             return (prediction.round() == target).flatten(1).all(1).double()
-        return (prediction.double() - target.double()).square().flatten(1).mean(1)
+        difference = cast(prediction, torch.float64) - cast(target, torch.float64)
+        return squared_size(difference).flatten(1).mean(1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What gradient recipes minimise unless they say otherwise: the mean squared error."""
-        return (prediction - target).square().mean()
+        return squared_size(prediction - target).mean()
 
     def baselines(self, calibration: Batch) -> Mapping[str, Predictor]:
         """What a network must beat, by name; each maps inputs and context to a prediction.
 
         `calibration` is a batch of the same context, for baselines that are fitted. By default the constant mean.
         """
-        mean = calibration.targets.double().mean(0)
+        mean = cast(calibration.targets, torch.float64).mean(0)
         return {"mean": lambda inputs, context: mean.expand(len(tensors_of(inputs)[0]), *mean.shape)}
 
     def advance(self, inputs: Inputs, outputs: Tensor) -> Inputs:
         """The next input of a rollout; only flow maps have one. Raises `Incompatible` otherwise."""
         raise Incompatible(f"task {self.spec.id} is not a flow map and cannot be rolled out", hint="leave --steps out")
 
+    def state(self, inputs: Inputs) -> Tensor:
+        """What the inputs of a rollout say of the present: "batch *state". By default the first of them.
+
+        The law conserves the `invariants` of this; a task whose inputs reach further back, or whose outputs alone do not
+        tell the state, says here what does.
+        """
+        return tensors_of(inputs)[0]
+
     def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
-        """Conserved quantities of an output "batch *out", each "batch"; empty where there are none."""
+        """Conserved quantities of a `state` "batch *state", each "batch"; empty where there are none."""
         return {}
+
+    def test_samples(self, level: Level, where: Place) -> int:
+        """How many samples a row of a sampled certificate rests on; fewer where one sample is large."""
+        from grokkit_core.certify.sampled import SAMPLES
+
+        return SAMPLES[level]
 
     def certify(self, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
         """The certificate that holds for a cassette of this task. By default sampled, on the rows of `evaluation`."""

@@ -222,12 +222,11 @@ def print_growth(made: Growth, console: Console) -> None:
     """What was grown, and how far the function is kept."""
     manifest = made.cassette.manifest
     facts = _growth(made.plan)
-    found = f"largest difference {number(made.max_abs_difference)} over {made.compared:,} samples"
-    row(
-        facts,
-        "compared",
-        "equal to the bit" + f" over {made.compared:,} samples" if not made.max_abs_difference else found,
-    )
+    if made.max_abs_difference is not None:
+        found = (
+            f"largest difference {number(made.max_abs_difference)}" if made.max_abs_difference else "equal to the bit"
+        )
+        row(facts, "compared", f"{found} over {made.compared:,} samples")
     row(facts, "built in", f"{made.seconds * 1000:.1f} ms, {size(manifest.weights.bytes)} of weights")
     row(facts, "certificate", f"{manifest.certificate.verdict.upper()}: {manifest.certificate.statement}")
     console.print(facts)
@@ -243,7 +242,7 @@ def _growth(plan: TransferPlan) -> Table:
     for name, value in plan.after.items():
         before = plan.before[name]
         row(facts, name, f"{before:,} to {value:,}" if value != before else f"{value:,}, as it is")
-    row(facts, "keeps", f"the function, {plan.guarantee}")
+    row(facts, "keeps", f"the function, {plan.guarantee}" if plan.tolerance is not None else plan.guarantee)
     row(facts, "stores", f"{plan.parameters:,} parameters")
     for role in ("inputs", "outputs", "context"):
         for spec in getattr(plan.signature, role):

@@ -52,7 +52,7 @@ def calibration(pairs: Sequence[str]) -> dict[str, list[float]]:
 
 
 def sizes(pairs: Sequence[str], references: Collection[str] = ()) -> dict[str, Any]:
-    """`n=2048` as `{"n": 2048}`; the names in `references` take a cassette's name instead of a whole number.
+    """`n=2048` as `{"n": 2048}`, `dt=0.1` as `{"dt": 0.1}`; the names in `references` take a cassette's name instead.
 
     Raises `UsageError` for anything else.
     """
@@ -62,12 +62,16 @@ def sizes(pairs: Sequence[str], references: Collection[str] = ()) -> dict[str, A
         if name in references and text and name not in result:
             result[name] = text
             continue
-        if not name or not re.fullmatch(r"[+-]?\d{1,18}", text):
+        whole = re.fullmatch(r"[+-]?\d{1,18}", text)
+        if not name or not (whole or re.fullmatch(r"[+-]?(\d+\.\d*|\.?\d+)(e[+-]?\d{1,3})?", text[:40], re.IGNORECASE)):
             others = "".join(f", or {reference}=REF" for reference in sorted(references))
-            raise UsageError(f"size '{printable(pair, 80)}'", expected=f"name=whole number, e.g. n=2048{others}")
+            raise UsageError(
+                f"size '{printable(pair, 80)}'",
+                expected=f"name=whole number, e.g. n=2048, or a decimal, e.g. dt=0.1{others}",
+            )
         if name in result:
             raise UsageError(f"size {printable(name, 60)} is given twice", expected="once")
-        result[name] = int(text)
+        result[name] = int(text) if whole else float(text)
     return result
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from grokkit_core.cassette import Cassette
 
 SAMPLES: Mapping[Level, int] = {"full": 20_000, "quick": 2_000}
-"""Samples per row of the table at each level."""
+"""Samples per row of the table at each level, where the task does not say otherwise."""
 
 COVERAGE = 0.99
 """Share of the distribution for which a distribution-free limit is stated (order statistics, Wilks 1941)."""
@@ -40,7 +40,7 @@ def certify_sampled(
             {MODEL: lambda inputs, context: cassette.predict(inputs, context, force=True)},
             row,
             where=where,
-            n=SAMPLES[level],
+            n=task.test_samples(level, where),
             seed=seed,
             dtype=cassette.dtype,
             device=cassette.device,

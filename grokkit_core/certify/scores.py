@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.certify.rates import clopper_pearson
+from grokkit_core.dtypes import real_view
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Place, Predictor, Task, floating_dtype, tensors_of
 
@@ -115,6 +116,6 @@ def batch_digest(batch: Batch) -> str:
     """`sha256:` and the hash of a batch's inputs and targets, which tells data sets apart."""
     digest = hashlib.sha256()
     for tensor in (*tensors_of(batch.inputs), batch.targets):
-        plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+        plain = real_view(tensor)
         digest.update(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return "sha256:" + digest.hexdigest()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.architecture import StackedForward
+from grokkit_core.dtypes import cast
 from grokkit_core.streams import stream, stream_seed
 from grokkit_core.task import Batch, Task, tensors_of
 from grokkit_core.training.recipe import Progress, Recipe, Run, State
@@ -115,11 +116,12 @@ class GradientRun(Run):
         self._batches = [recipe.batches(task, settings, seed) for seed in seeds]
         architecture = recipe.plugins.architecture(recipe.spec.architecture)
         config = architecture.settled(recipe.config(task, settings))
-        self._modules = [_initialised(architecture.build, config, seed).to(device, dtype) for seed in seeds]
+        self._modules = [initialised(architecture.build, config, seed).to(device, dtype) for seed in seeds]
         for module, tensors in zip(self._modules, initial or [], strict=initial is not None):
             module.load_state_dict(dict(tensors))
         self._stopped = [False] * len(seeds)
-        self._forward = architecture.stacked(config)
+        self._reads_context = architecture.reads_context
+        self._forward = None if self._reads_context else architecture.stacked(config)
         if recipe.stacked_optimizer([nn.Parameter(torch.zeros(1, 1))], settings) is None:
             self._forward = None
         self._groups = self._grouped(range(len(seeds)))
@@ -150,11 +152,11 @@ class GradientRun(Run):
         self.count += 1
         return Progress(self.count, losses, self.count % self.recipe.evaluate_every(self.settings) == 0)
 
-    def _batch(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _batch(self, index: int) -> Sample:
         """Inputs and targets of a seed's next step."""
         moved = self._batches[index](self.count).to(self._dtype, self._device)
-        targets = moved.targets.to(self._dtype) if moved.targets.is_floating_point() else moved.targets
-        return tensors_of(moved.inputs), targets
+        context = (moved.context,) if self._reads_context else ()
+        return (*tensors_of(moved.inputs), *context), cast(moved.targets, self._dtype)
 
     def _loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         return self.recipe.loss(self.task, prediction, target)
@@ -194,14 +196,16 @@ class GradientRun(Run):
         self._groups = self._grouped(active, kept)
 
 
-def _initialised(build: Callable[[Mapping[str, Any]], nn.Module], config: Mapping[str, Any], seed: int) -> nn.Module:
+def initialised(build: Callable[[Mapping[str, Any]], nn.Module], config: Mapping[str, Any], seed: int) -> nn.Module:
     """The network with which a seed starts."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "weights"))
         return build(config)
 
 
-Sample = tuple[tuple[Tensor, ...], Tensor]
+Sample = tuple[tuple[Any, ...], Tensor]
+"""What a network is called with (its inputs and, where it reads one, the context) and its targets."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 

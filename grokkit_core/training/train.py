@@ -147,7 +147,8 @@ def _order(
     task = host.spec(TaskSpec, task_name)
     recipe = host.recipe_for(task, recipe_name)
     law = {field.name for field in task.parameters}
-    parameters = settle(task.parameters, {k: v for k, v in given.items() if k in law}, f"task {task.id}")
+    constants = {**recipe.law, **{k: v for k, v in given.items() if k in law}}
+    parameters = settle(task.parameters, constants, f"task {task.id}")
     settings = settle(recipe.parameters, {k: v for k, v in given.items() if k not in law}, f"recipe {recipe.id}")
     if len(set(seeds)) != len(seeds) or not all(type(s) is int and 0 <= s < 2**53 for s in seeds):
         raise UsageError(f"seeds {list(seeds)[:8]}", expected="distinct integers from 0")

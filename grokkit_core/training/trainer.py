@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from grokkit_core.architecture import applied
 from grokkit_core.certify.scores import CHUNK
 from grokkit_core.errors import BadManifest
 from grokkit_core.loading import describe
 from grokkit_core.manifest import Curve
 from grokkit_core.specs import Event
-from grokkit_core.task import Batch, Task, tensors_of
+from grokkit_core.task import Batch, Task
 from grokkit_core.training.checkpoint import Checkpoint, RunFolder
 from grokkit_core.training.recipe import Recipe, Run, State
 from grokkit_core.training.watch import Watch, grok_step, thin
@@ -85,6 +87,8 @@ class Trainer:
             for seed in seeds
             for own in [recipe.training_set(task, settings, seed)]
         ]
+        architecture = recipe.plugins.architecture(recipe.spec.architecture)
+        self._predict = partial(applied, reads_context=architecture.reads_context)
         self.folder, self.about, self.emit, self.interrupted = folder, about, emit, interrupted
         self.elapsed = 0.0
         self._step = 0
@@ -179,8 +183,7 @@ class Trainer:
         module.eval()
         with torch.inference_mode():
             parts = [
-                self.task.error(module(*tensors_of(chunk.inputs)), chunk.targets).double()
-                for chunk in batch.chunks(CHUNK)
+                self.task.error(self._predict(module, chunk), chunk.targets).double() for chunk in batch.chunks(CHUNK)
             ]
         module.train(was_training)
         return torch.cat(parts).mean().item()

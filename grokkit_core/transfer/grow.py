@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette, draft, load, now, software
 from grokkit_core.devices import choose_device, fitting_threads
+from grokkit_core.dtypes import cast
 from grokkit_core.errors import BadManifest, Incompatible, UsageError
 from grokkit_core.manifest import Curve, Manifest, Provenance
 from grokkit_core.names import check_name
@@ -31,12 +33,13 @@ MOST_ELEMENTS = 2**26
 @dataclass(frozen=True)
 class Growth:
     """A saved grown cassette. `max_abs_difference` is over outputs of the source and of the grown network, projected
-    back, on `compared` samples; `seconds` is the time of the construction alone.
+    back, on `compared` samples, None where the plan promises another function; `seconds` is the time of the construction
+    alone.
     """
 
     cassette: Cassette
     plan: TransferPlan
-    max_abs_difference: float
+    max_abs_difference: float | None
     compared: int
     seconds: float
 
@@ -97,15 +100,17 @@ def grow(
         started = time.perf_counter()
         grown = construct(source, plan, partners=partners, name=new_name, seed=seed, place=place)
         seconds = time.perf_counter() - started
-        kept = preservation(source, grown, plan, seed=seed)
-        _check_kept(kept, plan)
-        grown = grown.with_extra({"preservation": {"max_abs_difference": kept.difference, "samples": kept.samples}})
+        kept = None
+        if plan.tolerance is not None:
+            kept = preservation(source, grown, plan, seed=seed)
+            _check_kept(kept, plan)
+            grown = grown.with_extra({"preservation": {"max_abs_difference": kept.difference, "samples": kept.samples}})
         certificate = grown.task.certify(
             grown.to("cpu", dtype or source.manifest.certificate.dtype), level="full", seed=seed
         )
     saved = grown.with_certificate(certificate).save(place)
     place.plugins.emit(Event("growth", {"name": saved.manifest.ref, "operator": plan.operator}))
-    return Growth(saved, plan, kept.difference, kept.samples, seconds)
+    return Growth(saved, plan, kept.difference if kept else None, kept.samples if kept else 0, seconds)
 
 
 def default_name(plan: TransferPlan) -> str:
@@ -194,27 +199,31 @@ class Preservation:
 
     def keeps(self, plan: TransferPlan) -> bool:
         """Whether the plan's guarantee holds on these samples; infinite differences (of NaN) are never admitted."""
-        return math.isfinite(self.difference) and self.difference <= plan.tolerance * max(1.0, self.size)
+        allowed = math.inf if plan.tolerance is None else plan.tolerance * max(1.0, self.size)
+        return math.isfinite(self.difference) and self.difference <= allowed
 
 
 def preservation(source: Cassette, grown: Cassette, plan: TransferPlan, *, seed: int) -> Preservation:
     """Compare source and grown network on samples of the source's task; NaN never equals anything."""
-    operator, places = source.plugins.operator(plan.operator), source.task.evaluation
+    operator, task = source.plugins.operator(plan.operator), source.task
+    places = operator.places(task, plan)
     widest = max(math.prod(_fixed(spec.axes)) for spec in (*source.manifest.inputs, *plan.signature.inputs))
     count = max(1, min(COMPARED, MOST_ELEMENTS // widest) // len(places))
-    apart, size = 0.0, 0.0
+    apart, size, compared = 0.0, 0.0, 0
     for index, where in enumerate(places):
-        batch = source.task.sample(count, generator=stream(seed, "preservation", index), **where)
+        samples = min(count, task.test_samples("full", where))
+        batch = task.sample(samples, generator=stream(seed, "preservation", index), **where)
         batch = batch.to(source.dtype, source.device)
         before = source.predict(batch.inputs, batch.context, force=True)
         lifted = operator.lift(batch.inputs, plan)
         after = operator.project(grown.to(source.device).predict(lifted, batch.context, force=True), plan)
         apart, size = max(apart, _apart(before, after)), max(size, before.abs().max().item())
-    return Preservation(apart, count * len(places), size)
+        compared += samples
+    return Preservation(apart, compared, size)
 
 
 def _apart(before: Tensor, after: Tensor) -> float:
-    difference = (before.double() - after.double()).abs().max().item()
+    difference = (cast(before, torch.float64) - cast(after, torch.float64)).abs().max().item()
     return math.inf if math.isnan(difference) else difference
 
 
@@ -251,7 +260,7 @@ def _plan(place: Workspace, manifest: Manifest, to: Target, operator: str | None
     if not plans:
         told = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
         raise Incompatible(f"no operator can grow {manifest.ref} so: {told or 'none is installed'}")
-    return min(plans, key=lambda plan: (plan.tolerance, plan.operator))
+    return min(plans, key=lambda plan: (math.inf if plan.tolerance is None else plan.tolerance, plan.operator))
 
 
 def _check_config(place: Workspace, manifest: Manifest) -> None:

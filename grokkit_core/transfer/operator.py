@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.manifest import ArchitectureRef, Manifest, TaskRef
 from grokkit_core.specs import TransferSpec, settle
-from grokkit_core.task import Inputs
+from grokkit_core.task import Inputs, Place, Task
 from grokkit_core.tensors import Signature
 from grokkit_core.text import nearest, printable
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ROUNDING = 1e-5
 """What a guarantee "to rounding" allows outputs of order one to differ in float32."""
 
-Sizes = Mapping[str, int]
-"""By name of a config field, its value."""
+Sizes = Mapping[str, Any]
+"""By name of a config field, its value: a whole number where it is a size."""
 
 Target = Mapping[str, Any]
 """What is wanted: new sizes by config field, and further cassettes (or references to them) by parameter."""
@@ -36,7 +36,7 @@ class TransferPlan:
     """What an operator will do: from which sizes to which, the new task, network and signature, and what is kept.
 
     `tolerance` is the largest difference of outputs of order one that the guarantee allows in float32 (0: equal to the
-    bit; infinite: it does not hold for all inputs). `parameters` are those that will be stored, `settings` what the operator itself keeps of the plan. `notes` are things
+    bit; infinite: it does not hold for all inputs; None: it is another function, which is not compared). `parameters` are those that will be stored, `settings` what the operator itself keeps of the plan. `notes` are things
     the user should know before going on. `partners` are further cassettes that the operator reads, by parameter.
     """
 
@@ -48,7 +48,7 @@ class TransferPlan:
     architecture: ArchitectureRef
     signature: Signature
     guarantee: str
-    tolerance: float
+    tolerance: float | None
     parameters: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -112,6 +112,10 @@ class TransferOperator(ABC):
         """How outputs of the grown network become outputs of the source; by default they stay."""
         return outputs
 
+    def places(self, task: Task, plan: TransferPlan) -> Sequence[Place]:
+        """Where source and result are compared: by default the rows of the task's tables."""
+        return task.evaluation
+
     def resized(
         self,
         source: Manifest,
@@ -119,7 +123,7 @@ class TransferOperator(ABC):
         after: Sizes,
         *,
         guarantee: str,
-        tolerance: float,
+        tolerance: float | None,
         fixed: Mapping[str, Any] | None = None,
     ) -> TransferPlan:
         """The plan whose result is the source's own architecture with other sizes (and `fixed` fields) in its config."""

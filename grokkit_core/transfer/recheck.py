@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from grokkit_core.cassette import Cassette, load
 from grokkit_core.errors import GrokkitError
 from grokkit_core.text import printable
@@ -38,6 +41,8 @@ def recheck_growth(cassette: Cassette, place: Workspace) -> tuple[tuple[str, ...
         source = source.to(cassette.device)
         if dict(plan.after) != dict(record["after"]):
             return (f"growing {parent.name} so gives {dict(plan.after)}, not {record['after']}",), ()
+        if plan.tolerance is None:
+            return _unequal(operator.apply(source, plan), cassette, parent.name), ()
         kept = preservation(source, cassette, plan, seed=SEED)
     except (GrokkitError, TypeError, ValueError) as error:
         return (f"the growth from {parent.name} cannot be repeated: {error}",), ()
@@ -46,6 +51,13 @@ def recheck_growth(cassette: Cassette, place: Workspace) -> tuple[tuple[str, ...
     return (
         f"it differs from its parent {parent.name} by {kept.difference:.3g}, {plan.operator} keeps the function",
     ), ()
+
+
+def _unequal(expected: Mapping[str, Tensor], cassette: Cassette, parent: str) -> tuple[str, ...]:
+    """Why tensors are not those that the operator makes of the parent's, where the function itself is another one."""
+    found = {name: tensor.cpu() for name, tensor in cassette.tensors.items()}
+    same = set(found) == set(expected) and all(torch.equal(found[name], expected[name].cpu()) for name in found)
+    return () if same else (f"its tensors are not those of its parent {parent}",)
 
 
 def _plan(

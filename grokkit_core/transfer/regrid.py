@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from grokkit_core.cassette import Cassette
 from grokkit_core.errors import Incompatible
 from grokkit_core.manifest import Manifest
-from grokkit_core.task import Inputs, map_tensors
-from grokkit_core.tensors import Signature
+from grokkit_core.task import Inputs, Place, Task, map_tensors
+from grokkit_core.tensors import Signature, TensorSpec
 from grokkit_core.transfer.operator import Target, TransferOperator, TransferPlan, check_target, sizes_of
 
 GUARANTEE = "equal on inputs that the coarse grid resolves (below its Nyquist frequency), to rounding"
@@ -37,20 +37,33 @@ class Regrid(TransferOperator):
         """The tensors as they are."""
         return dict(source.tensors)
 
+    def places(self, task: Task, plan: TransferPlan) -> Sequence[Place]:
+        """The first row of the task's tables, on the source's own grid where the row names one."""
+        own = {name: size for name, size in plan.before.items() if any(name in place for place in task.evaluation)}
+        return [{**next(iter(task.evaluation), {}), **own}]
+
     def lift(self, inputs: Inputs, plan: TransferPlan) -> Inputs:
         """Inputs on the finer grid."""
-        sizes = _changed(plan.source.signature, plan.signature, "inputs")
+        sizes = _changed(plan.source.signature, plan.signature, "inputs", plan.after)
         return map_tensors(inputs, lambda tensor: resampled(tensor, sizes))
 
     def project(self, outputs: Tensor, plan: TransferPlan) -> Tensor:
         """Outputs on the coarser grid."""
-        return resampled(outputs, _changed(plan.signature, plan.source.signature, "outputs"))
+        return resampled(outputs, _changed(plan.signature, plan.source.signature, "outputs", plan.before))
 
 
-def _changed(first: Signature, second: Signature, role: str) -> dict[int, int]:
-    """By axis of the first tensor, the new size where it differs."""
+def _changed(first: Signature, second: Signature, role: str, sizes: Mapping[str, int]) -> dict[int, int]:
+    """By axis of the first tensor, the new size: that of the second one where it is fixed, `sizes` where it is named."""
     pairs = zip(getattr(first, role)[0].axes, getattr(second, role)[0].axes, strict=True)
-    return {axis: int(new) for axis, (old, new) in enumerate(pairs) if old != new}
+    fixed = {axis: new for axis, (old, new) in enumerate(pairs) if isinstance(new, int) and old != new}
+    return fixed | {
+        axis: sizes[str(getattr(first, role)[0].axes[axis])] for axis in grid_axes(getattr(first, role)[0], sizes)
+    }
+
+
+def grid_axes(spec: TensorSpec, names: Collection[str]) -> list[int]:
+    """The axes of a tensor that are grids of these names, as for networks that take any size."""
+    return [axis for axis, name in enumerate(spec.axes) if name in names]
 
 
 def resampled(values: Tensor, sizes: Mapping[int, int]) -> Tensor:

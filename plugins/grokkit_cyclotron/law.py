@@ -103,6 +103,10 @@ class Cyclotron(Task):
             return certify_rotor(self, cassette, level=level, seed=seed)
         return super().certify(cassette, level=level, seed=seed)
 
+    def state(self, inputs: Inputs) -> Tensor:
+        """The last state "batch 4" of the window."""
+        return _tensor(inputs)[:, -1]
+
     def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
         """The speed, conserved on a circle."""
         return {"speed": torch.hypot(state[:, 2], state[:, 3])}

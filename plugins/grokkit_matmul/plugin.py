@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from grokkit_core.hookspecs import hookimpl
 from grokkit_core.specs import ArchitectureSpec, Component, Field, RecipeSpec, TaskSpec, TransferSpec
@@ -90,7 +91,7 @@ def _restarts(default: int) -> Field:
 
 
 def _recipes() -> Iterator[Component]:
-    bilinear = {"task": "matmul", "architecture": "grokkit_matmul/bilinear"}
+    bilinear: dict[str, Any] = {"task": "matmul", "architecture": "grokkit_matmul/bilinear"}
     yield RecipeSpec(
         "matmul/als",
         **bilinear,

@@ -25,6 +25,9 @@ from grokkit_core.tensors import parse_context, unread_context
 @click.option("--context", multiple=True, metavar="K=V", help="A context variable, e.g. omega=1.5 (repeatable).")
 @click.option("--key", help="The member of a cassette of several tasks.")
 @click.option("--steps", type=click.IntRange(1), help="Roll out this many steps of a flow map.")
+@click.option(
+    "--to-grid", type=click.IntRange(1), metavar="N", help="First take the inputs to a finer grid of N points."
+)
 @click.option("--force", is_flag=True, help="Admit values outside the domain.")
 @device_option
 @dtype_option
@@ -37,6 +40,7 @@ def run_(
     context: tuple[str, ...],
     key: str | None,
     steps: int | None,
+    to_grid: int | None,
     force: bool,
     device: str,
     dtype: str | None,
@@ -54,6 +58,7 @@ def run_(
         context=given,
         key=key,
         steps=steps,
+        to_grid=to_grid,
         output=output,
         force=force,
         device=device,
