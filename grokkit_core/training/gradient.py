@@ -234,7 +234,7 @@ class _Single:
         self._module = module
         self._optimizer = optimizer(list(module.parameters()))
         if kept:
-            _load(self._optimizer, kept)
+            load_optimizer(self._optimizer, kept)
 
     def step(self, batches: Sequence[Sample], loss: Loss, rate: float | None) -> Sequence[float]:
         _set_rate(self._optimizer, rate)
@@ -246,7 +246,7 @@ class _Single:
         return [value.item()]
 
     def optimizer_states(self) -> Mapping[int, Mapping[str, Tensor]]:
-        return {self.seeds[0]: dict(_tensors(self._optimizer))}
+        return {self.seeds[0]: dict(optimizer_tensors(self._optimizer))}
 
 
 class _Stacked:
@@ -272,7 +272,7 @@ class _Stacked:
         self._optimizer = made
         if kept[0]:
             common = {name: [state[name] for state in kept] for name in kept[0]}
-            _load(made, {name: t[0] if t[0].ndim == 0 else torch.stack(t) for name, t in common.items()})
+            load_optimizer(made, {name: t[0] if t[0].ndim == 0 else torch.stack(t) for name, t in common.items()})
 
     def step(self, batches: Sequence[Sample], loss: Loss, rate: float | None) -> Sequence[float]:
         _set_rate(self._optimizer, rate)
@@ -286,7 +286,7 @@ class _Stacked:
         return losses
 
     def optimizer_states(self) -> Mapping[int, Mapping[str, Tensor]]:
-        tensors = dict(_tensors(self._optimizer))
+        tensors = dict(optimizer_tensors(self._optimizer))
         return {
             seed: {name: tensor if tensor.ndim == 0 else tensor[index] for name, tensor in tensors.items()}
             for index, seed in enumerate(self.seeds)
@@ -299,7 +299,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> None:
             group["lr"] = rate
 
 
-def _tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     """The tensors of an optimiser's state as `<parameter>.<name>`."""
     for key, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -307,7 +307,8 @@ def _tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
                 yield f"{key}.{name}", value
 
 
-def _load(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the tensors that `optimizer_tensors` took from another one."""
     kept: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         key, _, field = name.partition(".")

@@ -95,11 +95,11 @@ class _Descent(Lane):
         iterations = min(PER_STEP, self._left)
         self._optimizer.param_groups[0]["max_iter"] = iterations
         before = [parameter.detach().clone() for parameter in self._module.parameters()]
-        loss = float(self._optimizer.step(self._loss))  # type: ignore[no-untyped-call]
+        loss: Tensor = self._optimizer.step(self._loss)  # type: ignore[no-untyped-call]
         self._left -= iterations
         still = all(torch.equal(old, new) for old, new in zip(before, self._module.parameters(), strict=True))
         self.finished = still or self._left <= 0
-        return loss, True
+        return loss.item(), True
 
     def _loss(self) -> Tensor:
         self._optimizer.zero_grad()

@@ -279,7 +279,7 @@ def test_every_architecture_has_networks_to_test_with(architecture: str) -> None
     assert sources(architecture, torch.float32)
 
 
-@pytest.mark.parametrize("operator", [name for name in OPERATORS if name not in ("regrid", "change-constants")])
+@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "change-constants"])
 def test_every_operator_grows_some_architecture(operator: str) -> None:
     assert any(plans_for(operator, source) for name in ARCHITECTURES for source in sources(name, torch.float32)[:1])
 
@@ -292,7 +292,11 @@ def test_the_function_is_kept_as_the_plan_says(operator: str, architecture: str,
         before = {name: tensor.clone() for name, tensor in source.tensors.items()}
         digest = source.manifest.digest
         for plan in plans_for(operator, source):
-            grown, _ = grown_by(operator, source, plan.after)
+            try:
+                grown, _ = grown_by(operator, source, plan.after)
+            except Incompatible:  # weights that the operator refuses, as grow-modes does with phases of no relation
+                assert source.manifest.name == "random"
+                continue
             assert {
                 name: grown.manifest.architecture.config.get(name, plan.after[name]) for name in plan.after
             } == plan.after
