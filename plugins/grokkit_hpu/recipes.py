@@ -74,9 +74,17 @@ class _Fitted(FullBatchRecipe):
 class PhaseTableRecipe(_Fitted):
     """`hpu/phase-table`."""
 
+    def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
+        """One line for the manifest."""
+        return f"free Schroedinger step of {task.parameters['dt']:g} on a torus: one phase a mode, up to |k| = {parameters['band']}"
+
 
 class DispersionRecipe(_Fitted):
     """`hpu/dispersion`."""
+
+    def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
+        """One line for the manifest."""
+        return f"free Schroedinger step of {task.parameters['dt']:g} on a torus: phases as a polynomial of |k|^2"
 
 
 class SplitStepRecipe(_Fitted):
@@ -89,6 +97,10 @@ class SplitStepRecipe(_Fitted):
         """Time step, grid, band and integrator."""
         own = {"order": parameters["order"], "substeps": parameters["substeps"], "n_min": POTENTIAL_GRID}
         return {**super().config(task, parameters), **own}
+
+    def summary(self, task: Task, parameters: Mapping[str, Any]) -> str:
+        """One line for the manifest."""
+        return f"Schroedinger step of {task.parameters['dt']:g} on a torus: a potential of 49 modes and a slope, learned inside a split step"
 
     def finish(
         self, task: Task, parameters: Mapping[str, Any], config: Mapping[str, Any], module: nn.Module
