@@ -14,6 +14,7 @@ def grokkit_components() -> Iterator[Component]:
     yield from _fusions()
     yield from _learned_gates()
     yield from _solved_gates()
+    yield from _gates_of_any_task()
     yield from _operators()
 
 
@@ -91,6 +92,35 @@ def _solved_gates() -> Iterator[Component]:
         needs="any-scalar",
         options=[samples, variable],
         summary="the best non-negative weights of any number of members at some contexts, linear in between",
+    )
+
+
+def _gates_of_any_task() -> Iterator[Component]:
+    """Gates that need no context variable."""
+    samples = Field("samples", "int", 256, low=2, high=10**6, help="fresh samples per context")
+    yield GateSpec(
+        "constant",
+        target="grokkit_core.fusion.stacking:Constant",
+        options=[samples, Field("weights", "floats", (), help="one a member, sum one; none: fitted on the simplex")],
+        summary="the same weights everywhere, given or fitted once over all contexts",
+    )
+    yield GateSpec(
+        "stacking",
+        target="grokkit_core.fusion.stacking:Stacking",
+        options=[samples, Field("free", "bool", False, help="weights of either sign: a regression")],
+        summary="the best non-negative weights over all contexts at once",
+    )
+    yield GateSpec(
+        "sequence",
+        target="grokkit_core.fusion.sequence:SequenceGate",
+        options=[
+            Field("width", "int", 32, low=1, high=1024, help="hidden units"),
+            Field("steps", "int", 300, low=1, high=100_000, help="Adam steps"),
+            Field("lr", "float", 0.01, low=0.0, high=10.0, help="learning rate"),
+            Field("samples", "int", 256, low=1, high=100_000, help="fresh samples per context and step"),
+            Field("per_output", "bool", False, help="weights for every output by itself"),
+        ],
+        summary="a small network of the input: weights for every sample",
     )
 
 

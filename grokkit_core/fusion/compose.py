@@ -12,6 +12,7 @@ from grokkit_core.certify.sampled import SAMPLES
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.analysis import Cost, measure_cost
+from grokkit_core.fusion.ensemble import GATE_WEIGHTS
 from grokkit_core.fusion.fusion import FusionPlan
 from grokkit_core.fusion.gate import Calibration, Gate
 from grokkit_core.fusion.table import Row, better_baselines, is_saturated, make_table
@@ -124,7 +125,16 @@ def compose(
     saved = fused.with_certificate(certificate).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
     worse = better_baselines(table, higher_is_better=task.spec.higher_is_better)
-    return Composition(saved, plan, table, plan.notes, worse, cost)
+    return Composition(saved, plan, table, (*plan.notes, *_amplified(fused)), worse, cost)
+
+
+def _amplified(fused: Cassette) -> tuple[str, ...]:
+    """By how much negative weights amplify what members get wrong independently of each other."""
+    weights = fused.tensors.get(GATE_WEIGHTS)
+    if weights is None or not bool((weights < 0).any()):
+        return ()
+    most = float(weights.abs().sum(min(1, weights.ndim - 1)).max())
+    return (f"some weights are negative: independent errors of the members are amplified up to {most:.3g} times",)
 
 
 def default_name(plan: FusionPlan) -> str:

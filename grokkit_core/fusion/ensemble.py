@@ -29,6 +29,9 @@ MAX_NESTING = 4
 MAX_ENTRIES = 256
 MAX_COUNT = 1_000_000
 GATE_PREFIX = "gate."
+GATE_WEIGHTS = GATE_PREFIX + "weights"
+"""Name of the weights of gates that are solved: "member", or "knot member *out"."""
+
 _PREFIX = re.compile(r"m[0-9]{1,4}\.")
 Architectures = Mapping[str, Architecture]
 
@@ -231,6 +234,7 @@ class EnsembleFusion(Fusion):
         counts = Counter(digests)
         repeated = sorted({m.ref for m, digest in zip(members, digests, strict=True) if counts[digest] > 1})
         notes = [f"{ref} is a member more than once; repeats share one opinion" for ref in repeated]
+        notes.extend(self.plugins.gate(spec.id, **options).notes)
         return FusionPlan(
             self.spec.id,
             spec.id,

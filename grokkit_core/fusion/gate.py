@@ -69,11 +69,15 @@ class Calibration:
         return Batch(cast.inputs, targets, cast.context)
 
     def random_place(self) -> Place:
-        """A context drawn uniformly from the task's training range (or between the extremes of `places`)."""
-        values = [float(place[self.variable]) for place in self.places if self.variable in place]
-        low, high = self.task.training_range.get(self.variable, (min(values), max(values)))
+        """A context drawn uniformly from the task's training range (or between the extremes of `places`).
+
+        Of the variable that the gate reads, or of the only one that has a range.
+        """
+        variable = self.variable or next(iter(self.task.training_range))
+        values = [float(place[variable]) for place in self.places if variable in place]
+        low, high = self.task.training_range.get(variable) or (min(values), max(values))
         share = torch.rand((), generator=self._generator, dtype=torch.float64).item()
-        return {self.variable: low + (high - low) * share}
+        return {variable: low + (high - low) * share}
 
     @property
     def digest(self) -> str:
@@ -99,6 +103,15 @@ class Gate(ABC):
     def places(self, task: Task) -> Sequence[Place]:
         """The contexts on which this gate is fitted unless the user names some: by default the task's `calibration`."""
         return task.calibration
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before this gate is fitted: that weights of either sign are a regression."""
+        if self.options.get("free"):
+            return (
+                "free weights are a regression over the members: they may be negative and amplify what members get wrong",
+            )
+        return ()
 
     @abstractmethod
     def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
