@@ -30,7 +30,7 @@ def _fusions() -> Iterator[Component]:
         "grokkit_core/ensemble",
         version=1,
         target="grokkit_core.fusion.ensemble:EnsembleArchitecture",
-        config=[Field("members", "json"), Field("gate", "json")],
+        config=[Field("members", "json"), Field("gate", "json"), Field("nested", "json", ())],
         summary="members with a gate",
     )
 

@@ -19,13 +19,13 @@ from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageErro
 from grokkit_core.fusion.fusion import Fusion, FusionPlan, gate_variable, labels, shared_signature
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.gates import mix
+from grokkit_core.fusion.nesting import ENSEMBLE, MAX_NESTING, expanded, flat, nesting
 from grokkit_core.manifest import Curve, Digest, Manifest, Positive, Provenance
 from grokkit_core.records import at_least, at_most, from_json, to_json
 from grokkit_core.specs import ArchitectureSpec, Component, GateSpec, settle
 from grokkit_core.strictjson import canonical
 from grokkit_core.tensors import ContextSpec, Signature, common
 
-MAX_NESTING = 4
 MAX_ENTRIES = 256
 MAX_COUNT = 1_000_000
 GATE_PREFIX = "gate."
@@ -59,7 +59,8 @@ class GateEntry:
 
 
 def parse_config(config: Mapping[str, Any]) -> tuple[tuple[MemberEntry, ...], GateEntry]:
-    """The typed form of an ensemble's config; raises `BadManifest`."""
+    """The typed form of an ensemble's config, inner ensembles in place; raises `BadManifest`."""
+    config = expanded(config)
     members = from_json(tuple[MemberEntry, ...], config["members"], "config.members")
     gate = from_json(GateEntry, config["gate"], "config.gate")
     prefixes = [entry.prefix for entry in members]
@@ -76,7 +77,8 @@ class EnsembleArchitecture(Architecture):
     reads_context = True
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Raise for malformed entries or nesting deeper than four."""
+        """Raise for malformed entries or nesting deeper than eight."""
+        config = expanded(config)
         if nesting(config) > MAX_NESTING:
             raise UsageError(f"ensembles nested {nesting(config)} deep", expected=f"at most {MAX_NESTING}")
         members, gate = parse_config(config)
@@ -113,7 +115,8 @@ class EnsembleArchitecture(Architecture):
                 raise BadWeights(f"the tensors of member '{entry.key}' differ from their recorded digest")
             architecture = self._architecture(entry)
             for index in range(entry.count):
-                alone = {name.removeprefix(entry.prefix): tensor[index] for name, tensor in own.items()}
+                plain = {name.removeprefix(entry.prefix): tensor for name, tensor in own.items()}
+                alone = {name: part_of(entry, name, tensor, index) for name, tensor in plain.items()}
                 architecture.check_tensors(entry.config, alone)
 
     def _architecture(self, entry: MemberEntry) -> Architecture:
@@ -128,17 +131,6 @@ class EnsembleArchitecture(Architecture):
 
 def _settled(architecture: Architecture, entry: MemberEntry) -> dict[str, Any]:
     return settle(architecture.spec.config, entry.config, f"member '{entry.key}'")
-
-
-def nesting(config: Mapping[str, Any]) -> int:
-    """How deep ensembles stand inside each other: 1 for an ensemble of plain networks."""
-    members = config.get("members")
-    inner = (
-        [entry.get("config") for entry in members if isinstance(entry, Mapping)]
-        if isinstance(members, list | tuple)
-        else []
-    )
-    return 1 + max((nesting(item) for item in inner if isinstance(item, Mapping) and "members" in item), default=0)
 
 
 def requiring(signature: Signature, variable: str) -> Signature:
@@ -159,7 +151,9 @@ class Stack(nn.Module):
         self._built: list[nn.Module] | None = None
         template = architecture.build(_settled(architecture, entry))
         for name, tensor in template.state_dict().items():
-            self._hold(name, torch.empty((entry.count, *tensor.shape), dtype=tensor.dtype, device=tensor.device))
+            own = list(tensor.shape)
+            shape = [entry.count * own[0], *own[1:]] if is_stacked(entry.architecture, name) else [entry.count, *own]
+            self._hold(name, torch.empty(shape, dtype=tensor.dtype, device=tensor.device))
 
     def _hold(self, name: str, tensor: Tensor) -> None:
         """Register a tensor under its dotted name."""
@@ -180,7 +174,7 @@ class Stack(nn.Module):
                     build_module(
                         self._architecture,
                         self._entry.config,
-                        {name: tensor[i] for name, tensor in state.items()},
+                        {name: part_of(self._entry, name, tensor, i) for name, tensor in state.items()},
                     )
                     for i in range(self._entry.count)
                 ]
@@ -227,7 +221,7 @@ class EnsembleFusion(Fusion):
         if len(groups) > MAX_ENTRIES:
             raise Incompatible(f"{len(groups)} different architectures", expected=f"at most {MAX_ENTRIES}")
         ordered = [manifest for group in groups.values() for manifest in group]
-        depth = 1 + max((nesting(m.architecture.config) for m in ordered if _is_ensemble(m)), default=0)
+        depth = 1 + max((nesting(expanded(m.architecture.config)) for m in ordered if _is_ensemble(m)), default=0)
         if depth > MAX_NESTING:
             raise Incompatible(f"the composition would be nested {depth} deep", expected=f"at most {MAX_NESTING}")
         digests = [manifest.digest for manifest in members]
@@ -263,11 +257,9 @@ class EnsembleFusion(Fusion):
         state = gate.fit(predictors, batches, generator=stream(seed, "gate"))
         entries, tensors = _entries(members, plan.members)
         tensors |= {GATE_PREFIX + key: tensor for key, tensor in state.tensors.items()}
-        architecture = self.plugins.spec(ArchitectureSpec, "grokkit_core/ensemble")
-        config = {
-            "members": [to_json(entry) for entry in entries],
-            "gate": {"id": gate.spec.id, "variable": plan.variable, "config": dict(state.config)},
-        }
+        architecture = self.plugins.spec(ArchitectureSpec, ENSEMBLE)
+        own_gate = {"id": gate.spec.id, "variable": plan.variable, "config": dict(state.config)}
+        config = flat({"members": [to_json(entry) for entry in entries], "gate": own_gate})
         components: tuple[Component, ...] = (architecture, gate.spec, *(member.architecture.spec for member in members))
         provenance = Provenance(
             kind="composed",
@@ -309,7 +301,7 @@ def gate_record(gate: Gate, batches: Calibration, variable: str) -> dict[str, An
 
 
 def _is_ensemble(manifest: Manifest) -> bool:
-    return manifest.architecture.id == "grokkit_core/ensemble"
+    return manifest.architecture.id == ENSEMBLE
 
 
 def _grouped(manifests: Sequence[Manifest]) -> dict[bytes, list[Manifest]]:
@@ -328,18 +320,41 @@ def _entries(members: Sequence[Cassette], keys: Sequence[str]) -> tuple[list[Mem
     tensors: dict[str, Tensor] = {}
     for index, (key, group) in enumerate(_runs(members, keys)):
         prefix = f"m{index}."
-        stacked = {prefix + name: _stack([m.tensors[name] for m in group]) for name in group[0].tensors}
         reference = group[0].manifest.architecture
+        stacked = {
+            prefix + name: _together([m.tensors[name] for m in group], along=is_stacked(reference.id, name))
+            for name in group[0].tensors
+        }
         digest = packing.tensor_digest(stacked)
         entries.append(MemberEntry(key, reference.id, reference.version, reference.config, len(group), digest, prefix))
         tensors |= stacked
     return entries, tensors
 
 
-def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor with a leading member axis, in the widest dtype of its own: what a member's digests cover stays as it is."""
+def _together(tensors: Sequence[Tensor], *, along: bool) -> Tensor:
+    """One tensor with a leading member axis, in the widest dtype of its own: what a member's digests cover stays as it is.
+
+    `along` a member axis that they have already.
+    """
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-    return torch.stack([tensor.to("cpu", dtype) for tensor in tensors])
+    moved = [tensor.to("cpu", dtype) for tensor in tensors]
+    return torch.cat(moved) if along else torch.stack(moved)
+
+
+def is_stacked(architecture: str, name: str) -> bool:
+    """Whether a tensor of a network has a member axis first: the members' tensors of an ensemble.
+
+    Stacking ensembles lengthens it, so that no depth of nesting adds an axis.
+    """
+    return architecture == ENSEMBLE and _PREFIX.match(name) is not None
+
+
+def part_of(entry: MemberEntry, name: str, tensor: Tensor, index: int) -> Tensor:
+    """One member's own of an entry's stacked tensors: a view."""
+    if not is_stacked(entry.architecture, name):
+        return tensor[index]
+    length = len(tensor) // entry.count
+    return tensor[index * length : (index + 1) * length]
 
 
 def _runs(members: Sequence[Cassette], keys: Sequence[str]) -> Iterator[tuple[str, list[Cassette]]]:

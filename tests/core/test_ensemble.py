@@ -16,9 +16,10 @@ import grokkit_core as gk
 from grokkit_core.architecture import Architecture
 from grokkit_core.cassette import Cassette, torch_dtype
 from grokkit_core.errors import BadManifest, BadWeights, CassetteError, GrokkitError, Incompatible
-from grokkit_core.fusion.ensemble import MAX_NESTING, Ensemble, nesting, parse_config
+from grokkit_core.fusion.ensemble import Ensemble, parse_config
 from grokkit_core.fusion.fusion import FusionPlan, labels
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.fusion.nesting import MAX_NESTING, expanded, flat, nesting
 from grokkit_core.manifest import ArchitectureRef, Manifest
 from grokkit_core.plugins import PluginHost, host
 from grokkit_core.specs import ArchitectureSpec, Field, GateSpec
@@ -294,10 +295,20 @@ def test_fusions_of_one_shape_but_different_members_are_kept_apart(
     torch.testing.assert_close(fuse(first, second, name="outer")(states), (first(states) + second(states)) / 2)
 
 
+def test_a_fusion_that_is_twice_a_member_keeps_the_ranks_of_its_tensors(
+    one: Cassette, eight: Cassette, states: Tensor, library: Path
+) -> None:
+    inner = fuse(one, variant(one, 0.5), name="inner")
+    outer = fuse(inner, inner, eight, name="outer")
+    torch.testing.assert_close(loaded(outer, library)(states), (2 * inner(states) + eight(states)) / 3)
+    assert outer.tensors["m0.m0.encoder.0.weight"].ndim == inner.tensors["m0.encoder.0.weight"].ndim
+
+
 def test_nesting_is_counted(one: Cassette, eight: Cassette) -> None:
     inner = fuse(one, eight)
     outer = fuse(one, fuse(one, inner, name="middle"), name="outer")
-    assert [nesting(c.manifest.architecture.config) for c in (inner, outer)] == [1, 3]
+    assert [nesting(expanded(c.manifest.architecture.config)) for c in (inner, outer)] == [1, 3]
+    assert len(outer.manifest.architecture.config["nested"]) == 2
 
 
 def nested_manifest(one: Cassette, depth: int) -> Manifest:
@@ -318,6 +329,33 @@ def test_every_nesting_that_a_plan_admits_can_be_saved_and_loaded(one: Cassette,
     for depth in range(1, MAX_NESTING + 1):
         cassette = fuse(cassette, one, name=f"depth-{depth}")
         torch.testing.assert_close(loaded(cassette, library)(states), one(states))
+
+
+def test_a_flat_config_unfolds_to_the_tree_that_it_came_from(one: Cassette) -> None:
+    config = fuse(fuse(fuse(one, one, name="a"), one, name="b"), one, name="c").manifest.architecture.config
+    assert [entry["config"] for entry in config["members"] if "nested" in entry["config"]] == [{"nested": 0}]
+    assert "nested" not in expanded(config)
+    assert flat(expanded(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: c["members"][0]["config"].update(nested=7), "refer to nested 7"),
+        (lambda c: c["members"][0]["config"].update(nested=-1), "refer to nested -1"),
+        (lambda c: c["members"][0]["config"].update(nested=True), "refer to nested True"),
+        (lambda c: c["nested"][0]["members"][0]["config"].update(nested=0), "refer to nested 0"),
+        (lambda c: c["nested"].append(c["nested"][0]), "belong to no member"),
+        (lambda c: c.update(nested=3), "no table of configs"),
+        (lambda c: c["nested"].__setitem__(0, {"gate": {}}), "config.members is no list"),
+    ],
+)
+def test_a_table_that_is_no_tree_is_refused(
+    change: Callable[[dict[str, Any]], None], says: str, one: Cassette, reissue: Reissue, library: Path
+) -> None:
+    outer = fuse(fuse(fuse(one, one, name="a"), one, name="b"), one, name="c")
+    with pytest.raises(BadManifest, match=says):
+        gk.load(reissue(outer, **altered(outer, change)), library=library)
 
 
 def of_grids(one: Cassette, count: int) -> list[Manifest]:
@@ -417,7 +455,7 @@ def test_altered_digests_inside_a_nested_member_are_refused(
     one: Cassette, eight: Cassette, reissue: Reissue, library: Path
 ) -> None:
     outer = fuse(fuse(one, eight), one, name="outer")
-    change = altered(outer, lambda c: c["members"][0]["config"]["members"][0].update(digest="sha256:" + "0" * 64))
+    change = altered(outer, lambda c: c["nested"][0]["members"][0].update(digest="sha256:" + "0" * 64))
     with pytest.raises(BadWeights, match="member 'one'"):
         gk.load(reissue(outer, **change), library=library)
 
