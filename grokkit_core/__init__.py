@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grokkit_core.cassette import load as load
     from grokkit_core.certify.verify import verify as verify
     from grokkit_core.errors import GrokkitError as GrokkitError
+    from grokkit_core.exporting import export as export
     from grokkit_core.fusion.compose import compose as compose
     from grokkit_core.fusion.compose import plan_composition as plan  # noqa: F401
     from grokkit_core.hookspecs import hookimpl as hookimpl
@@ -44,6 +45,7 @@ _HOME = {
     "Workspace": "workspace:Workspace",
     "bench": "benchmark:bench",
     "compose": "fusion.compose:compose",
+    "export": "exporting:export",
     "grow": "transfer.grow:grow",
     "hookimpl": "hookspecs:hookimpl",
     "import_cassette": "workspace:import_cassette",

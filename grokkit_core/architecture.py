@@ -131,6 +131,13 @@ class Architecture(ABC):
         """
         return None
 
+    def exportable(self, module: nn.Module) -> nn.Module:
+        """The network in a form that a tracer can follow: tensors in, tensors out. By default as it is.
+
+        A network may ask `torch.compiler.is_compiling()` instead and take another path there.
+        """
+        return module
+
     def stacked(self, config: Mapping[str, Any]) -> StackedForward | None:
         """Several networks of this config as one computation, for training many seeds at once; None: not offered.
 

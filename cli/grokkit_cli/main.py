@@ -14,6 +14,7 @@ COMMANDS = {
     "bench": "time a cassette beside a baseline",
     "compose": "fuse cassettes into one, with a gate",
     "doctor": "check the installation, the libraries and the plugins",
+    "export": "write a cassette as a folder, as ONNX or as a torch program",
     "grow": "make a cassette larger or finer without training",
     "import": "copy a cassette folder into the library",
     "list": "the cassettes that are there",

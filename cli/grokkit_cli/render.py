@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grokkit_core.benchmark import Bench
     from grokkit_core.certify.verify import Verification
     from grokkit_core.doctor import Check
+    from grokkit_core.exporting import Exported
     from grokkit_core.fusion.compose import Composition
     from grokkit_core.fusion.fusion import FusionPlan
     from grokkit_core.library import Entry
@@ -298,6 +299,14 @@ def prediction(made: Prediction) -> None:
     print(f"grokkit: {list(made.shape)} {made.dtype} in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
     for name, worst in (made.drift or {}).items():
         print(f"grokkit: {printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
+
+
+def exported(made: Exported) -> None:
+    """What was written, what it takes, and how near its outputs are."""
+    equal = "equal to the bit" if not made.max_abs_difference else f"largest difference {made.max_abs_difference:.2g}"
+    print(f"wrote {printable(made.path)} ({made.kind}, {made.dtype}), takes {', '.join(made.inputs)}")
+    print(f"read back and compared: {equal} over {made.compared} samples")
+    notes(made.notes)
 
 
 def done(verb: str, manifest: Manifest, *, as_json: bool) -> None:

@@ -121,7 +121,10 @@ class Knots(nn.Module):
         """Weights "member batch" or "member batch *out"."""
         values = context[self.variable].double().contiguous()  # one value for all comes expanded
         knots = torch.tensor(self.knots, dtype=torch.float64, device=values.device)
-        right = torch.searchsorted(knots, values).clamp(1, max(1, len(knots) - 1))
+        below = (  # ONNX has no searchsorted
+            (knots < values.unsqueeze(1)).sum(1) if torch.compiler.is_compiling() else torch.searchsorted(knots, values)
+        )
+        right = below.clamp(1, max(1, len(knots) - 1))
         left = right - 1
         if len(knots) == 1:
             right = left

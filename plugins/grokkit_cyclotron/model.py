@@ -83,7 +83,8 @@ class TopoBrain(nn.Module):
         code = self.encode(states[:, -1])
         counts, shares = self.scatter(code.detach())
         mixing, weight, bias = self.folded()
-        seen, share = (torch.cat((counts, shares)) @ mixing).chunk(2)
+        mixed = torch.cat((counts, shares)) @ mixing
+        seen, share = mixed[: counts.shape[0]], mixed[counts.shape[0] :]
         inputs = torch.cat((seen.unsqueeze(2) * code.unsqueeze(1), share.unsqueeze(2)), 2)
         hidden = _tanh(linear(inputs, self.node_in.weight[:, : CODE + 1], self.node_in.bias))
         return linear(_tanh(linear(hidden.flatten(1), weight, bias)), self.readout_out.weight, self.readout_out.bias)
@@ -108,7 +109,7 @@ class TopoBrain(nn.Module):
             self.readout_in.weight,
             self.readout_in.bias,
         )
-        if self.training or used[0].requires_grad or used[0].is_inference():
+        if self.training or used[0].requires_grad or used[0].is_inference() or torch.compiler.is_compiling():
             return self._fold()
         held = tuple(parameter.data for parameter in used)  # holding them keeps their addresses from being given again
         state = [(data.data_ptr(), data.dtype, p._version) for data, p in zip(held, used, strict=True)]
@@ -185,6 +186,8 @@ def scatter(code: Tensor, angular: int, radial: int, copies: int = 1) -> tuple[T
     if copies > 1:
         counts, shares = scatter(code, angular, radial)
         return counts.repeat_interleave(copies, 1), shares.repeat_interleave(copies, 1)
+    if torch.compiler.is_compiling():
+        return _traced_scatter(code, angular, radial)
     nodes = angular * radial
     angle = (code[:, 1] + math.pi) / (2 * math.pi) * angular
     if nodes == 1:  # both corners are the one node
@@ -206,6 +209,26 @@ def scatter(code: Tensor, angular: int, radial: int, copies: int = 1) -> tuple[T
     found = np.stack((np.bincount(node, weight > 0, size), np.bincount(node, weight, size)))
     counts, shares = torch.from_numpy(found).to(code).view(2, len(code), nodes)
     return counts, shares
+
+
+def _traced_scatter(code: Tensor, angular: int, radial: int) -> tuple[Tensor, Tensor]:
+    """The same by torch alone, corner by corner, for tracers that see no numpy."""
+    angle = ((code[:, 1] + math.pi) / (2 * math.pi) * angular).double()
+    radius = (torch.sigmoid(code[:, 0]) * (radial - 1)).double()
+    near, low = radius.trunc(), angle.trunc()
+    nodes = torch.arange(angular * radial, device=code.device)
+    counts = torch.zeros_like(nodes * angle.unsqueeze(1))
+    shares = torch.zeros_like(counts)
+    for outward in (0, 1):
+        ring = (near + outward).clamp(max=radial - 1)
+        share = radius - near if outward else 1 - (radius - near)
+        for around in (0, 1):
+            weight = (share * (angle - low if around else 1 - (angle - low))).clamp(min=0)
+            node = ring * angular + torch.remainder(low + around, angular)
+            here = (node.unsqueeze(1) == nodes).double()
+            counts = counts + here * (weight > 0).double().unsqueeze(1)
+            shares = shares + here * weight.unsqueeze(1)
+    return counts.to(code), shares.to(code)
 
 
 def mixing(angular: Tensor, radial: Tensor, copies: int = 1) -> Tensor:
@@ -235,7 +258,7 @@ def _tanh(values: Tensor) -> Tensor:
 
     Not for the encoder: its last bits decide on which side of a cell edge a sample lies.
     """
-    if torch.is_grad_enabled() or values.device.type != "cpu":
+    if torch.is_grad_enabled() or values.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.tanh(values)
     return torch.from_numpy(np.tanh(values.numpy()))
 

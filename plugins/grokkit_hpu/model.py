@@ -73,8 +73,8 @@ class Propagator(nn.Module):
         """The fields after one, two, three ... steps, outside autograd."""
 
     def prepared(self, field: Tensor) -> Any:
-        """As `prepare`, for the grid of a field; kept unless the weights are being trained."""
-        if any(parameter.requires_grad for parameter in self.parameters()):
+        """As `prepare`, for the grid of a field; kept unless the weights are being trained or the network traced."""
+        if torch.compiler.is_compiling() or any(parameter.requires_grad for parameter in self.parameters()):
             return self.prepare(field.shape[-1], field.dtype, field.device)
         key = (field.shape[-1], field.dtype, field.device)
         if key not in self._ready:

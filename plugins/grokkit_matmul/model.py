@@ -50,7 +50,21 @@ class BilinearNetwork(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """ "... m k" times "... k n"."""
-        return self.runtime.multiply(a, b)
+        return self._traced(a, b) if torch.compiler.is_compiling() else self.runtime.multiply(a, b)
+
+    def _traced(self, a: Tensor, b: Tensor) -> Tensor:
+        """One level of the scheme as a graph of sums and products, for sizes that its format divides."""
+        u, v, w = (getattr(self, name).to(a.dtype) for name in ("U", "V", "W"))
+        left = _blocks(a, u.shape[1], u.shape[2])
+        right = _blocks(b, v.shape[1], v.shape[2])
+        products = torch.einsum("rik,...ixky->...rxy", u, left) @ torch.einsum("rkj,...kyjz->...ryz", v, right)
+        return torch.einsum("rij,...rxz->...ixjz", w, products).flatten(-4, -3).flatten(-2, -1)
+
+
+def _blocks(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """ "... rows x columns y": a matrix as rows x columns blocks."""
+    *leading, height, width = matrix.shape
+    return matrix.reshape(*leading, rows, height // rows, columns, width // columns)
 
 
 class _Tensors(nn.Module):
