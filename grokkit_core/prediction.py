@@ -51,11 +51,12 @@ class Prediction:
 class Drift:
     """How far each invariant has moved from its value at the start, relative to its mean size there, at worst.
 
-    `inputs` are those of the next step, first those of the rollout, in float64.
+    `inputs` are those of the next step, first those of the rollout, in float64; `context` is that of all steps.
     """
 
     task: Task
     inputs: Inputs
+    context: Mapping[str, Tensor] = field(default_factory=dict)
     start: Mapping[str, Tensor] = field(init=False)
     worst: dict[str, float] = field(init=False)
 
@@ -74,7 +75,7 @@ class Drift:
             self.worst[name] = max(self.worst[name], math.inf if math.isnan(moved) else moved)
 
     def _invariants(self) -> Mapping[str, Tensor]:
-        return self.task.invariants(self.task.state(self.inputs))
+        return self.task.invariants(self.task.state(self.inputs), self.context)
 
 
 def _exact(tensor: Tensor) -> Tensor:
@@ -112,11 +113,12 @@ def run(
         _check_dtype(tensors, dtype)
     if to_grid is not None:
         tensors = lifted(cassette, tensors, to_grid)
-    drift = _drift(cassette, tensors) if steps is not None else None
+    given = {**found, **(context or {})}
+    drift = _drift(cassette, tensors, given) if steps is not None else None
     started = time.perf_counter()
     collected: list[Tensor] = []
     with fitting_threads(cassette.manifest.weights.parameters):
-        results = _observed(_results(cassette, tensors, {**found, **(context or {})}, key, steps, force), drift)
+        results = _observed(_results(cassette, tensors, given, key, steps, force), drift)
         if output is not None:
             shape, kind = _write(Path(output), results, steps)
         else:
@@ -128,11 +130,13 @@ def run(
     return Prediction(kept, shape, kind, time.perf_counter() - started, drift.worst if drift else None, path)
 
 
-def _drift(cassette: Cassette, tensors: Mapping[str, Tensor]) -> Drift | None:
-    """The drift of a rollout that begins with these inputs; None where they do not fit, which the rollout then says."""
+def _drift(cassette: Cassette, tensors: Mapping[str, Tensor], context: Mapping[str, float | Tensor]) -> Drift:
+    """The drift of a rollout that begins with these inputs; raises `Incompatible` where they do not fit."""
     names = [spec.name for spec in cassette.signature.inputs]
-    contract.check_inputs(cassette.signature, contract.named_inputs(cassette.signature, (), tensors), force=True)
-    return Drift(cassette.task, tensors[names[0]] if len(names) == 1 else {name: tensors[name] for name in names})
+    inputs = contract.named_inputs(cassette.signature, (), tensors)
+    contract.check_inputs(cassette.signature, inputs, force=True)
+    settled = contract.check_context(cassette.signature, context, len(inputs[names[0]]), force=True)
+    return Drift(cassette.task, inputs[names[0]] if len(names) == 1 else inputs, settled)
 
 
 def lifted(cassette: Cassette, tensors: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
@@ -144,7 +148,8 @@ def lifted(cassette: Cassette, tensors: Mapping[str, Tensor], size: int) -> dict
     specs = {spec.name: grid_axes(spec, axes) for spec in cassette.signature.inputs}
     if not any(specs.values()):
         raise Incompatible(
-            f"{cassette.manifest.ref} has no grid on which inputs could be refined", hint="leave --to-grid out"
+            f"{cassette.manifest.ref} has no grid on which inputs could be refined",
+            hint="leave --to-grid out: inputs are taken on any grid that its signature admits",
         )
     contract.check_inputs(cassette.signature, contract.named_inputs(cassette.signature, (), tensors), force=True)
     for name, found in specs.items():

@@ -136,8 +136,11 @@ class Task(ABC):
         """
         return tensors_of(inputs)[0]
 
-    def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
-        """Conserved quantities of a `state` "batch *state", each "batch"; empty where there are none."""
+    def invariants(self, state: Tensor, context: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
+        """Conserved quantities of a `state` "batch *state", each "batch"; empty where there are none.
+
+        `context` holds the conditioning variables of the rollout, which stay as they are.
+        """
         return {}
 
     def test_samples(self, level: Level, where: Place) -> int:

@@ -19,6 +19,9 @@ SHOWN_WEIGHTS = 8
 MOST_COLUMNS = 6
 """Contexts that stand side by side; more of them stand below each other."""
 
+WIDEST_HEADS = 90
+"""Letters in the heads of such columns together; longer contexts stand below each other too."""
+
 if TYPE_CHECKING:
     from grokkit_core.fusion.compose import Composition
     from grokkit_core.fusion.fusion import FusionPlan
@@ -139,7 +142,7 @@ def _figures(metrics: Sequence[Metric], baselines: Sequence[Baseline]) -> Table:
     places = [dict(metric.where) for metric in metrics]
     metric = metrics[0]
     lines = _lines(metrics, baselines, places)
-    if len(places) <= MOST_COLUMNS:
+    if len(places) <= MOST_COLUMNS and sum(len(place(where)) for where in places) <= WIDEST_HEADS:
         made = figures(metric.name, metric.n, places)
         for label, values in lines.items():
             row(made, label, *values)
@@ -194,6 +197,10 @@ def place(where: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_value(value)}" for name, value in where.items()) or "all"
 
 
+def _amount(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+
+
 def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -241,7 +248,7 @@ def _growth(plan: TransferPlan) -> Table:
         row(facts, name, f"{partner.ref}  ({partner.digest[:19]}...)")
     for name, value in plan.after.items():
         before = plan.before[name]
-        row(facts, name, f"{before:,} to {value:,}" if value != before else f"{value:,}, as it is")
+        row(facts, name, f"{_amount(before)} to {_amount(value)}" if value != before else f"{_amount(value)}, as it is")
     row(facts, "keeps", f"the function, {plan.guarantee}" if plan.tolerance is not None else plan.guarantee)
     row(facts, "stores", f"{plan.parameters:,} parameters")
     for role in ("inputs", "outputs", "context"):

@@ -107,7 +107,7 @@ class Cyclotron(Task):
         """The last state "batch 4" of the window."""
         return _tensor(inputs)[:, -1]
 
-    def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
+    def invariants(self, state: Tensor, context: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
         """The speed, conserved on a circle."""
         return {"speed": torch.hypot(state[:, 2], state[:, 3])}
 

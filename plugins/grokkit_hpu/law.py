@@ -141,7 +141,7 @@ class Propagator(Task):
         """The field is the whole state."""
         return outputs
 
-    def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
+    def invariants(self, state: Tensor, context: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
         """Norm (root mean square) and energy <u, H u> of fields "batch grid grid"."""
         if self.variant == "published":
             return {"norm": _norm(state)}

@@ -279,7 +279,9 @@ def test_every_architecture_has_networks_to_test_with(architecture: str) -> None
     assert sources(architecture, torch.float32)
 
 
-@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "change-constants"])
+@pytest.mark.parametrize(
+    "operator", [name for name in OPERATORS if name not in ("change-constants", "grokkit_wave/fix-lambda")]
+)
 def test_every_operator_grows_some_architecture(operator: str) -> None:
     assert any(plans_for(operator, source) for name in ARCHITECTURES for source in sources(name, torch.float32)[:1])
 

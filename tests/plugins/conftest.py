@@ -44,6 +44,12 @@ def schemes() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def leapfrog() -> ModuleType:
+    """The reference solver of the wave task in numpy (`wave_reference.py`)."""
+    return _load("wave_reference")
+
+
+@pytest.fixture(scope="session")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Cassette:
     """A cassette of <2,2,2:7> that was trained just now."""
     import grokkit_core as gk
