@@ -100,9 +100,10 @@ def analyse(
     )
 
 
-def measure_cost(task: Task, members: Mapping[str, Cassette], fused: Cassette, *, n: int, seed: int) -> Cost:
-    """CPU time of one prediction of `n` samples by each member and by the fusion, after one to warm up."""
+def measure_cost(task: Task, members: Mapping[str, Cassette], fused: Cassette, *, seed: int) -> Cost:
+    """CPU time of one prediction of as many samples as a row of the table has, by each member and by the fusion, after one to warm up."""
     where = task.evaluation[0]
+    n = task.test_samples("full", where)
     batch = task.sample(n, generator=stream(seed, "cost"), **where).to(fused.dtype, fused.device)
 
     def seconds(cassette: Cassette) -> float:

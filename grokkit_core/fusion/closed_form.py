@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from grokkit_core.dtypes import cast, real_view
 from grokkit_core.errors import BadWeights, Incompatible, UsageError
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.optimum import Combine, best_weights
@@ -76,8 +77,10 @@ class Interference(Gate):
         """The weights "member" or "member *out" at one knot, in float64."""
         batch = batches.draw(self.options["samples"], place, exact_targets=True)
         with torch.no_grad():
-            predictions = torch.stack([member(batch.inputs, batch.context).double().cpu() for member in members])
-        if not bool(torch.isfinite(predictions).all()):
+            predictions = torch.stack(
+                [cast(member(batch.inputs, batch.context), torch.float64).cpu() for member in members]
+            )
+        if not bool(torch.isfinite(real_view(predictions)).all()):
             where = ", ".join(f"{name} = {value:g}" for name, value in place.items())
             raise Incompatible(f"a member's predictions at {where} are not finite", hint="verify the members first")
         free = bool(self.options.get("free", False))

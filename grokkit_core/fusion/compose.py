@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from grokkit_core.cassette import Cassette, load, torch_dtype
-from grokkit_core.certify.sampled import SAMPLES
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.analysis import Cost, measure_cost
@@ -119,8 +118,8 @@ def compose(
         fused, seen = _fuse(members, plan, task, gate_used, places, seed, new_name, dtype, fixed=bool(calibrate))
         fused = fused.to(members[0].device, dtype)
         labelled = dict(zip(plan.members, members, strict=True))
-        table = make_table(task, fused, labelled, seen, variable=plan.variable, n=SAMPLES["full"], seed=seed)
-        cost = measure_cost(task, labelled, fused, n=SAMPLES["full"], seed=seed)
+        table = make_table(task, fused, labelled, seen, variable=plan.variable, seed=seed)
+        cost = measure_cost(task, labelled, fused, seed=seed)
         certificate = task.certify(fused, level="full", seed=seed)
     saved = fused.with_certificate(certificate).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))

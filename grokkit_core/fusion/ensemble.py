@@ -119,6 +119,16 @@ class EnsembleArchitecture(Architecture):
                 alone = {name: part_of(entry, name, tensor, index) for name, tensor in plain.items()}
                 architecture.check_tensors(entry.config, alone)
 
+    def check_inputs(
+        self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool
+    ) -> None:
+        """What a member does not answer, the fusion does not answer either."""
+        assert isinstance(module, Ensemble)
+        for name in module.stacks:
+            stack = module.get_submodule(name)
+            assert isinstance(stack, Stack)
+            stack.check(inputs, context, force=force)
+
     def _architecture(self, entry: MemberEntry) -> Architecture:
         found = self.plugins.architecture(entry.architecture)
         if found.spec.version != entry.version:
@@ -179,6 +189,11 @@ class Stack(nn.Module):
                     for i in range(self._entry.count)
                 ]
         return self._built
+
+    def check(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool) -> None:
+        """Raise `Incompatible` for inputs that some member does not answer."""
+        for network in self._networks():
+            self._architecture.check_inputs(network, inputs, context, force=force)
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> list[Tensor]:
         """The prediction "batch *out" of each member."""

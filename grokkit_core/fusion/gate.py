@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from grokkit_core.certify.scores import batch_digest
+from grokkit_core.dtypes import cast
 from grokkit_core.specs import GateSpec, check_settings, settle
 from grokkit_core.strictjson import canonical
 from grokkit_core.task import Batch, Place, Predictor, Task
@@ -62,11 +63,10 @@ class Calibration:
         batch = self.task.sample(n, generator=self._generator, **where)
         self.seen[canonical(dict(where))] = dict(where)
         self._digest.update(batch_digest(batch).encode())
-        cast = batch.to(self.dtype, self.device)
+        moved = batch.to(self.dtype, self.device)
         if exact_targets:
-            return cast
-        targets = cast.targets.to(self.dtype) if cast.targets.is_floating_point() else cast.targets
-        return Batch(cast.inputs, targets, cast.context)
+            return moved
+        return Batch(moved.inputs, cast(moved.targets, self.dtype), moved.context)
 
     def random_place(self) -> Place:
         """A context drawn uniformly from the task's training range (or between the extremes of `places`).

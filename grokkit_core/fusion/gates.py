@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from grokkit_core.dtypes import real_dtype
 from grokkit_core.errors import Incompatible
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.specs import Field, settle
@@ -39,7 +40,8 @@ class _UniformModule(nn.Module):
         self.members = members
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
-        return predictions.new_full(predictions.shape[:2], 1.0 / self.members)
+        dtype = real_dtype(predictions.dtype)
+        return predictions.new_full(predictions.shape[:2], 1.0 / self.members, dtype=dtype)
 
 
 class SpectralModule(nn.Module):
@@ -91,7 +93,7 @@ class Spectral(Gate):
             )
         published = len(members) == 2
         module = SpectralModule(batches.variable, len(members), self.options["width"], generator)
-        module.to(batches.device, batches.dtype)
+        module.to(batches.device, real_dtype(batches.dtype))
         optimizer = torch.optim.Adam(module.parameters(), lr=self.options["lr"] or (0.1 if published else 0.02))
         for _ in range(self.options["steps"] or (100 if published else 300)):
             optimizer.zero_grad()
@@ -103,7 +105,7 @@ class Spectral(Gate):
     def _loss(
         self, module: SpectralModule, members: Sequence[Predictor], batches: Calibration, *, drawn: bool
     ) -> Tensor:
-        total = torch.zeros((), dtype=batches.dtype, device=batches.device)
+        total = torch.zeros((), dtype=real_dtype(batches.dtype), device=batches.device)
         for place in batches.places:
             batch = batches.draw(self.options["samples"], batches.random_place() if drawn else place)
             with torch.no_grad():

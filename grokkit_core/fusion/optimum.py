@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from grokkit_core.dtypes import cast
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.task import Batch, Predictor
 
@@ -34,14 +35,18 @@ Combine = Literal["members", "outputs"]
 def error_covariance(predictions: Tensor, targets: Tensor, *, per_output: bool = False) -> Tensor:
     """C "member member" from predictions "member batch *out" and targets "batch *out", in float64.
 
-    With `per_output` one matrix for each output: "*out member member".
+    With `per_output` one matrix for each output: "*out member member". Complex errors count by Re(conj(e_i) e_j).
     """
-    errors = predictions.double() - targets.double()
+    errors = cast(predictions, torch.float64) - cast(targets, torch.float64)
     if per_output:
         moved = errors.movedim((0, 1), (-2, -1))
-        return moved @ moved.mT / moved.shape[-1]
+        return _real(moved @ moved.mH) / moved.shape[-1]
     flat = errors.flatten(1)
-    return flat @ flat.mT / flat.shape[1]
+    return _real(flat @ flat.mH) / flat.shape[1]
+
+
+def _real(matrix: Tensor) -> Tensor:
+    return matrix.real if matrix.is_complex() else matrix
 
 
 def disagreement(covariance: Tensor) -> Tensor:
@@ -148,7 +153,9 @@ def fit_weights(
     if not predictors:
         raise UsageError("no predictors", expected="one or more")
     with torch.inference_mode():
-        predictions = torch.stack([predict(batch.inputs, batch.context).double().cpu() for predict in predictors])
+        predictions = torch.stack(
+            [cast(predict(batch.inputs, batch.context), torch.float64).cpu() for predict in predictors]
+        )
     return best_weights(predictions, batch.targets.cpu(), free=free, combine=combine).clone()
 
 

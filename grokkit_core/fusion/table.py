@@ -101,7 +101,6 @@ def make_table(
     seen: Mapping[bytes, Place],
     *,
     variable: str = "",
-    n: int,
     seed: int,
 ) -> tuple[Row, ...]:
     """Members, fusion and baselines at every place of `task.evaluation`, on the test samples of `seed`.
@@ -115,7 +114,7 @@ def make_table(
             task,
             {**predictors, FUSED: fused.predict},
             index,
-            n=n,
+            n=task.test_samples("full", where),
             seed=seed,
             dtype=fused.dtype,
             device=fused.device,
@@ -178,7 +177,8 @@ def _weights(
     module = fused.module_for(fused.dtype)
     if not isinstance(module, Ensemble):
         return {}, 1.0
-    batch = task.sample(WEIGHT_SAMPLES, generator=stream(seed, "weights"), **where).to(fused.dtype, fused.device)
+    count = min(WEIGHT_SAMPLES, task.test_samples("full", where))
+    batch = task.sample(count, generator=stream(seed, "weights"), **where).to(fused.dtype, fused.device)
     with torch.inference_mode():
         weights: Tensor = module.parts(*tensors_of(batch.inputs), context=batch.context)[1]
     means = weights.flatten(1).mean(1).tolist()
