@@ -15,7 +15,7 @@ from grokkit_core.tensors import Signature
 from grokkit_core.text import nearest, printable
 
 _BARE = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_OWNED = re.compile(r"[A-Za-z0-9_]+/[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_OWNED = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?/[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 REQUIRED: Any = object()
 """Default of a `Field` that has none."""

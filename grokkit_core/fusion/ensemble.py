@@ -102,6 +102,16 @@ class EnsembleArchitecture(Architecture):
         shared = common([self._architecture(entry).signature(entry.config) for entry in members])
         return requiring(shared, gate.variable)
 
+    def check_inputs(
+        self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool
+    ) -> None:
+        """What any member refuses is refused."""
+        assert isinstance(module, Ensemble)
+        for name in module.stacks:
+            stack = module.get_submodule(name)
+            assert isinstance(stack, Stack)
+            stack._check_inputs(inputs, context, force=force)
+
     def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Raise `BadWeights` where a member's tensors are not those whose digest the manifest records, or a gate's are
         no weights.
@@ -118,16 +128,6 @@ class EnsembleArchitecture(Architecture):
                 plain = {name.removeprefix(entry.prefix): tensor for name, tensor in own.items()}
                 alone = {name: part_of(entry, name, tensor, index) for name, tensor in plain.items()}
                 architecture.check_tensors(entry.config, alone)
-
-    def check_inputs(
-        self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool
-    ) -> None:
-        """What a member does not answer, the fusion does not answer either."""
-        assert isinstance(module, Ensemble)
-        for name in module.stacks:
-            stack = module.get_submodule(name)
-            assert isinstance(stack, Stack)
-            stack.check(inputs, context, force=force)
 
     def _architecture(self, entry: MemberEntry) -> Architecture:
         found = self.plugins.architecture(entry.architecture)
@@ -190,8 +190,8 @@ class Stack(nn.Module):
                 ]
         return self._built
 
-    def check(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool) -> None:
-        """Raise `Incompatible` for inputs that some member does not answer."""
+    def _check_inputs(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool) -> None:
+        """Raise `Incompatible` for inputs that one of the members does not answer."""
         for network in self._networks():
             self._architecture.check_inputs(network, inputs, context, force=force)
 

@@ -43,6 +43,10 @@ class FullBatchRecipe(Recipe):
         """Pairs of steps and gradient changes that are kept."""
         return 30
 
+    def predict(self, module: nn.Module, batch: Batch, *, reads_context: bool) -> Tensor:
+        """What is compared with the targets of `data`: by default what the network gives for its inputs."""
+        return applied(module, batch, reads_context=reads_context)
+
     def loss(self, task: Task, prediction: Tensor, target: Tensor) -> Tensor:
         """What is minimised."""
         return task.loss(prediction, target)
@@ -103,7 +107,7 @@ class _Descent(Lane):
 
     def _loss(self) -> Tensor:
         self._optimizer.zero_grad()
-        prediction = applied(self._module, self._batch, reads_context=self._reads_context)
+        prediction = self._recipe.predict(self._module, self._batch, reads_context=self._reads_context)
         loss = self._recipe.loss(self._task, prediction, self._targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

@@ -72,12 +72,19 @@ class EmbeddedArchitecture(Architecture):
         """The base network behind a gather; nothing of the size of the embedding is allocated."""
         base, architecture = self._base(config)
         settled = architecture.settled(base.config)
-        return Embedded(architecture.build(settled), input_width(architecture, settled))
+        return Embedded(architecture.build(settled), input_width(architecture, settled), architecture)
 
     def signature(self, config: Mapping[str, Any]) -> Signature:
         """The base's, at the embedding's sizes."""
         base, architecture = self._base(config)
         return architecture.signature({**architecture.settled(base.config), **config["sizes"]})
+
+    def check_inputs(
+        self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool
+    ) -> None:
+        """What the base refuses of the columns that it reads is refused."""
+        assert isinstance(module, Embedded)
+        module.check_inputs(inputs[0], context, force=force)
 
     def live_columns(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Sequence[int] | None:
         """The base's, or all of its columns."""
@@ -112,15 +119,21 @@ class EmbeddedArchitecture(Architecture):
 class Embedded(nn.Module):
     """A base network that sees the first `width` columns of its input (None: all of it)."""
 
-    def __init__(self, base: nn.Module, width: int | None) -> None:
+    def __init__(self, base: nn.Module, width: int | None, architecture: Architecture) -> None:
         super().__init__()
-        self.base, self._width = base, width
+        self.base, self._width, self._architecture = base, width, architecture
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The base's output; what stands in the other columns is never touched."""
-        read = inputs if self._width is None else inputs[..., : self._width].contiguous()
-        result: Tensor = self.base(read)
+        result: Tensor = self.base(self._read(inputs))
         return result
+
+    def check_inputs(self, inputs: Tensor, context: Mapping[str, Tensor], *, force: bool) -> None:
+        """Raise `Incompatible` for inputs that the base does not answer."""
+        self._architecture.check_inputs(self.base, [self._read(inputs)], context, force=force)
+
+    def _read(self, inputs: Tensor) -> Tensor:
+        return inputs if self._width is None else inputs[..., : self._width].contiguous()
 
 
 class ZeroPad(TransferOperator):

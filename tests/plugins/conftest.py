@@ -63,6 +63,12 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Cassette:
 
 
 @pytest.fixture(scope="session")
+def two_body() -> ModuleType:
+    """Orbits by numerical integration and by other formulas, and changes of frame (`kepler_reference.py`)."""
+    return _load("kepler_reference")
+
+
+@pytest.fixture(scope="session")
 def discovery() -> ModuleType:
     """The tests of discovery, for their walk over imports (`closure`)."""
     return _load("test_matmul_discovery")
