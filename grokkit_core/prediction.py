@@ -26,13 +26,17 @@ from grokkit_core.workspace import Where, workspace
 
 @dataclass
 class Prediction:
-    """Outputs of a cassette on one input: "batch *out", or "step batch *out" for a rollout. `drift` names invariants."""
+    """Outputs of a cassette on one input: "batch *out", or "step batch *out" for a rollout.
+
+    `drift` names invariants; `horizon` says how long a rollout can hold, where the task knows a limit.
+    """
 
     outputs: Tensor | None
     shape: tuple[int, ...]
     dtype: str
     seconds: float
     drift: Mapping[str, float] | None = None
+    horizon: Mapping[str, float] | None = None
     path: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -42,7 +46,8 @@ class Prediction:
             "shape": list(self.shape),
             "dtype": self.dtype,
             "seconds": self.seconds,
-            "drift": {name: _finite(moved) for name, moved in self.drift.items()} if self.drift is not None else None,
+            "drift": _numbers(self.drift),
+            "horizon": _numbers(self.horizon),
             "routed": None,
         }
 
@@ -64,6 +69,10 @@ class Drift:
         self.inputs = map_tensors(self.inputs, _exact)
         self.start = self._invariants()
         self.worst = dict.fromkeys(self.start, 0.0)
+
+    def horizon(self) -> Mapping[str, float]:
+        """How long a rollout from here can hold."""
+        return self.task.horizon(self.task.state(self.inputs))
 
     def observe(self, outputs: Tensor) -> None:
         """Take in the outputs "batch *out" of one step."""
@@ -115,6 +124,7 @@ def run(
         tensors = lifted(cassette, tensors, to_grid)
     given = {**found, **(context or {})}
     drift = _drift(cassette, tensors, given) if steps is not None else None
+    horizon = drift.horizon() if drift else None
     started = time.perf_counter()
     collected: list[Tensor] = []
     with fitting_threads(cassette.manifest.weights.parameters):
@@ -127,7 +137,8 @@ def run(
         shape = (steps, *shape)
     kept = (torch.stack(collected) if steps is not None else collected[0]) if collected else None
     path = str(output) if output is not None else None
-    return Prediction(kept, shape, kind, time.perf_counter() - started, drift.worst if drift else None, path)
+    worst = drift.worst if drift else None
+    return Prediction(kept, shape, kind, time.perf_counter() - started, worst, horizon, path)
 
 
 def _drift(cassette: Cassette, tensors: Mapping[str, Tensor], context: Mapping[str, float | Tensor]) -> Drift:
@@ -233,6 +244,10 @@ def nested(tensor: Tensor) -> Any:
     """A tensor as nested lists; complex numbers as [real, imaginary], null for what is not finite."""
     plain = real_view(tensor)
     return _finite(plain.tolist()) if not bool(torch.isfinite(plain).all()) else plain.tolist()
+
+
+def _numbers(named: Mapping[str, float] | None) -> dict[str, Any] | None:
+    return None if named is None else {name: _finite(value) for name, value in named.items()}
 
 
 def _finite(value: Any) -> Any:

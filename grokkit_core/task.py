@@ -143,6 +143,13 @@ class Task(ABC):
         """
         return {}
 
+    def horizon(self, state: Tensor) -> Mapping[str, float]:
+        """How long a prediction from a `state` "batch *state" can hold, by name with its unit; empty where nothing limits it.
+
+        For a chaotic law, e.g. the time in which a small error grows e-fold, of the state where it is shortest.
+        """
+        return {}
+
     def test_samples(self, level: Level, where: Place) -> int:
         """How many samples a row of a sampled certificate rests on; fewer where one sample is large."""
         from grokkit_core.certify.sampled import SAMPLES

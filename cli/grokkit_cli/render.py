@@ -299,6 +299,8 @@ def prediction(made: Prediction) -> None:
     print(f"grokkit: {list(made.shape)} {made.dtype} in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
     for name, worst in (made.drift or {}).items():
         print(f"grokkit: {printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
+    for name, value in (made.horizon or {}).items():
+        print(f"grokkit: {printable(name.replace('_', ' '))} {value:.3g}", file=sys.stderr)
 
 
 def exported(made: Exported) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Task, tensors_of
-from grokkit_core.training.lanes import Lane, LanesRun
+from grokkit_core.training.lanes import LanesRun
+from grokkit_core.training.least_squares import DAMPING, LeastSquaresLane
 from grokkit_core.training.recipe import Recipe, Run, State
 from grokkit_cyclotron.recipes import WINDOWS_EACH, windows
 from grokkit_cyclotron.two_state import Rotor, rotate, rotate_jacobian
@@ -22,10 +23,6 @@ EVALUATE_EVERY = 25
 """Adam steps between rows of the curve; every Levenberg-Marquardt iteration has its own."""
 
 ITERATIONS = 120
-TRIES = 10
-DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-15, 1e12
-EASED, TIGHTENED = 5.0, 4.0
-LEAST_DIAGONAL = 1e-12
 ACCEPTED = 1e-25
 """Restart rule: a start that ends above this training MSE is discarded. About one in ten stops at 1e-4 for good."""
 
@@ -75,7 +72,7 @@ class RotorRun(LanesRun["_Fit"]):
         return [lane.restarts for lane in self.lanes]
 
 
-class _Fit(Lane):
+class _Fit(LeastSquaresLane):
     """The fit of one seed: its data, its weights as one vector, and where it stands."""
 
     def __init__(self, task: Task, settings: Mapping[str, Any], seed: int, device: torch.device) -> None:
@@ -119,29 +116,14 @@ class _Fit(Lane):
 
     def _loss_and_gradient(self) -> tuple[float, Tensor]:
         weights = self.weights.detach().requires_grad_()
-        loss = self._residuals(weights).square().mean()
+        loss = self.residuals(weights).square().mean()
         (gradient,) = torch.autograd.grad(loss, weights)
         return loss.item(), gradient
 
     def _solve(self) -> float:
         """One accepted step of Levenberg-Marquardt, or the end of this start."""
-        residuals = self._residuals(self.weights)
-        jacobian = rotate_jacobian(self._states, *_forms(self.weights)).flatten(0, 1)
-        normal, slope = jacobian.T @ jacobian, jacobian.T @ residuals
-        scale = torch.diag(normal.diagonal().clamp_min(LEAST_DIAGONAL))
-        before = residuals.square().sum()
-        for _ in range(TRIES):
-            candidate, trouble = torch.linalg.solve_ex(normal + self.damping * scale, slope)
-            trial = self.weights - candidate
-            after = self._residuals(trial).square().sum()
-            if trouble == 0 and after < before:
-                self.weights, self.damping = trial, max(self.damping / EASED, LEAST_DAMPING)
-                break
-            self.damping = min(TIGHTENED * self.damping, MOST_DAMPING)
-        else:
-            after = before
-        error = (after / residuals.numel()).item()
-        if not after < before or self.taken >= ADAM_STEPS + ITERATIONS:
+        error, moved = self.iterate()
+        if not moved or self.taken >= ADAM_STEPS + ITERATIONS:
             self._end(error)
         return error
 
@@ -153,8 +135,13 @@ class _Fit(Lane):
             self.restarts += 1
             self._begin()
 
-    def _residuals(self, weights: Tensor) -> Tensor:
+    def residuals(self, weights: Tensor) -> Tensor:
+        """Prediction less target, of every window and component."""
         return (rotate(self._states, *_forms(weights)) - self._targets).view(-1)
+
+    def jacobian(self, weights: Tensor) -> Tensor:
+        """In closed form."""
+        return rotate_jacobian(self._states, *_forms(weights)).flatten(0, 1)
 
     def network(self) -> nn.Module:
         """The network with the weights as they are."""
@@ -170,18 +157,15 @@ class _Fit(Lane):
 
     def state(self) -> State:
         """Weights, Adam's moments and the counters."""
-        tensors = {"weights": self.weights, "mean": self.mean, "square": self.square}
-        return State(tensors, {"taken": self.taken, "damping": self.damping, "restarts": self.restarts})
+        own = super().state()
+        tensors = {**own.tensors, "mean": self.mean, "square": self.square}
+        return State(tensors, {**own.values, "taken": self.taken, "restarts": self.restarts})
 
     def restore(self, state: State) -> None:
         """Weights, moments and counters as they were."""
-        self.weights, self.mean, self.square = (state.tensors[name].clone() for name in ("weights", "mean", "square"))
-        values = state.values
-        self.taken, self.damping, self.restarts = (
-            int(values["taken"]),
-            float(values["damping"]),
-            int(values["restarts"]),
-        )
+        super().restore(state)
+        self.mean, self.square = state.tensors["mean"].clone(), state.tensors["square"].clone()
+        self.taken, self.restarts = int(state.values["taken"]), int(state.values["restarts"])
 
 
 def _forms(weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -124,7 +124,7 @@ class Kepler(Task):
         """The state that was reached."""
         return outputs
 
-    def invariants(self, state: Tensor) -> Mapping[str, Tensor]:
+    def invariants(self, state: Tensor, context: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
         """Energy and angular momentum "batch"."""
         return {"energy": energy(state, self.mu), "angular_momentum": angular_momentum(state)}
 

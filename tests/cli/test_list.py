@@ -53,8 +53,8 @@ def test_list_of_one_task_leaves_out_the_others(
     cli: Cli, shelf: Path, resave: Callable[..., Any], forge: Callable[..., None]
 ) -> None:
     resave(shelf, "alpha", name="other")
-    forge(shelf / "other" / "1", lambda body: body["task"].update(id="pendulum"))
-    names = {row["name"] for row in rows(cli, "--library", shelf, "--task", "pendulum").values()}
+    forge(shelf / "other" / "1", lambda body: body["task"].update(id="tides"))
+    names = {row["name"] for row in rows(cli, "--library", shelf, "--task", "tides").values()}
     assert names == {"other"}
     assert "other@1 --library" not in rows(cli, "--library", shelf, "--task", "cyclotron")
 

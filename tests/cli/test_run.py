@@ -23,7 +23,7 @@ Refused = Callable[..., str]
 Windows = NDArray[np.float32]
 Write = Callable[..., Path]
 FORMATS = ("npy", "npz", "csv", "json", "safetensors")
-KEYS = {"outputs", "shape", "dtype", "seconds", "drift", "routed"}
+KEYS = {"outputs", "shape", "dtype", "seconds", "drift", "horizon", "routed"}
 NODE = "cyclotron-1node"
 
 
