@@ -70,6 +70,10 @@ class Incompatible(GrokkitError):
     exit_code = 4
 
 
+class OtherNetwork(Incompatible):
+    """A transfer operator that works on other architectures than the one it was given."""
+
+
 class NoMatch(Incompatible):
     """No member accepts the input."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import Incompatible, OtherNetwork, UsageError
 from grokkit_core.manifest import Manifest
 from grokkit_core.specs import check_settings
 from grokkit_core.text import nearest, printable
@@ -29,7 +29,7 @@ class ChangeConstants(TransferOperator):
         architecture, config = self.architecture_of(source)
         known = list(architecture.constants(config))
         if not known:
-            raise Incompatible(f"architecture {source.architecture.id} has no constants that change without training")
+            raise OtherNetwork(f"architecture {source.architecture.id} has no constants that change without training")
         if not target:
             raise UsageError("no new constant", expected=f"--to with one of {', '.join(known)}")
         for name in target:

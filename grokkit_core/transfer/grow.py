@@ -14,7 +14,7 @@ from torch import Tensor
 from grokkit_core.cassette import Cassette, draft, load, now, software
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.dtypes import cast
-from grokkit_core.errors import BadManifest, Incompatible, UsageError
+from grokkit_core.errors import BadManifest, Incompatible, OtherNetwork, UsageError
 from grokkit_core.manifest import Curve, Manifest, Provenance
 from grokkit_core.names import check_name
 from grokkit_core.specs import ArchitectureSpec, Event, TransferSpec
@@ -258,8 +258,7 @@ def _plan(place: Workspace, manifest: Manifest, to: Target, operator: str | None
         return _named_plan(place, manifest, to, place.plugins.spec(TransferSpec, operator or DENSE).id, dense)
     plans, refusals = plans_of(place, manifest, to)
     if not plans:
-        told = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
-        raise Incompatible(f"no operator can grow {manifest.ref} so: {told or 'none is installed'}")
+        raise Incompatible(f"no operator can grow {manifest.ref} so: {_told(refusals) or 'none is installed'}")
     return min(plans, key=lambda plan: (math.inf if plan.tolerance is None else plan.tolerance, plan.operator))
 
 
@@ -284,14 +283,22 @@ def _named_plan(place: Workspace, manifest: Manifest, to: Target, operator: str,
         raise Incompatible(str(error), hint=f"these operators apply: {', '.join(others)}") from None
 
 
-def plans_of(place: Workspace, manifest: Manifest, to: Target) -> tuple[list[TransferPlan], dict[str, str]]:
+def _told(refusals: Mapping[str, Incompatible]) -> str:
+    """The reasons of the operators that work on such networks, and the names of the others."""
+    reasons = [f"{name}: {error}" for name, error in refusals.items() if not isinstance(error, OtherNetwork)]
+    others = [name for name, error in refusals.items() if isinstance(error, OtherNetwork)]
+    return "; ".join([*reasons, *([f"for other networks are {', '.join(others)}"] if others else [])])
+
+
+def plans_of(place: Workspace, manifest: Manifest, to: Target) -> tuple[list[TransferPlan], dict[str, Incompatible]]:
     """The plans of all operators that could do it, and why the others could not."""
-    plans, refusals = [], {}
+    plans: list[TransferPlan] = []
+    refusals: dict[str, Incompatible] = {}
     for spec in place.plugins.specs(TransferSpec):
         try:
             plans.append(place.plugins.operator(spec.id).plan(manifest, to, **_read_partners(place, spec.id, to)))
         except Incompatible as error:
-            refusals[spec.id] = str(error)
+            refusals[spec.id] = error
     return plans, refusals
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible
+from grokkit_core.errors import OtherNetwork
 from grokkit_core.manifest import Manifest
 from grokkit_core.task import Inputs, Place, Task, map_tensors
 from grokkit_core.tensors import Signature, TensorSpec
@@ -29,7 +29,7 @@ class Regrid(TransferOperator):
         architecture, config = self.architecture_of(source)
         before = sizes_of(list(architecture.grids(config)), config)
         if not before:
-            raise Incompatible(f"architecture {source.architecture.id} has no grid that can be refined")
+            raise OtherNetwork(f"architecture {source.architecture.id} has no grid that can be refined")
         after = check_target(target, before, source.ref)
         return self.resized(source, before, after, guarantee=GUARANTEE, tolerance=math.inf)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grokkit_core.architecture import Layer
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible
+from grokkit_core.errors import OtherNetwork
 from grokkit_core.manifest import Manifest
 from grokkit_core.transfer.operator import (
     ROUNDING,
@@ -38,7 +38,7 @@ class Widen(TransferOperator):
         layers = architecture.layers(config)
         before = sizes_of(_hidden(layers or ()), config)
         if not before:
-            raise Incompatible(f"architecture {source.architecture.id} does not declare hidden layers that widen")
+            raise OtherNetwork(f"architecture {source.architecture.id} does not declare hidden layers that widen")
         after = check_target(target, before, f"{source.ref}, as a hidden layer,")
         return self.resized(source, before, after, guarantee=GUARANTEE, tolerance=ROUNDING)
 

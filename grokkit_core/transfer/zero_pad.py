@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from grokkit_core.architecture import Architecture, Layer
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import BadManifest, Incompatible, UsageError
+from grokkit_core.errors import BadManifest, Incompatible, OtherNetwork, UsageError
 from grokkit_core.manifest import ArchitectureRef, Manifest, Positive
 from grokkit_core.records import from_json, to_json
 from grokkit_core.specs import ArchitectureSpec
@@ -148,7 +148,7 @@ class ZeroPad(TransferOperator):
         base, config, current = self._inside(source)
         before = {**own_sizes(base, config), **current}
         if not before:
-            raise Incompatible(f"architecture {source.architecture.id} does not declare layers that grow")
+            raise OtherNetwork(f"architecture {source.architecture.id} does not declare layers that grow")
         after = check_target(target, before, source.ref)
         try:
             larger = base.settled({**config, **after})

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import Incompatible, OtherNetwork, UsageError
 from grokkit_core.manifest import Manifest
 from grokkit_core.transfer.operator import (
     ROUNDING,
@@ -58,7 +58,7 @@ class DuplicateAndSplit(TransferOperator):
     def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """A multiple of the copies that there are, of a `grokkit_cyclotron/topobrain`."""
         if source.architecture.id != TOPOBRAIN:
-            raise Incompatible(f"architecture {source.architecture.id}", expected=TOPOBRAIN)
+            raise OtherNetwork(f"architecture {source.architecture.id}", expected=TOPOBRAIN)
         config = self.architecture_of(source)[1]
         before = {"copies": int(config["copies"])}
         after = check_target(target, before, source.ref)

@@ -51,7 +51,7 @@ def certify_propagator(task: Propagator, cassette: Cassette, *, level: Level, se
     if task.variant == "published":
         metrics, baselines = published_metrics(task, cassette, n=task.test_samples(level, {}), seed=seed)
         return replace(sampled, metrics=(*sampled.metrics, *metrics), baselines=(*sampled.baselines, *baselines))
-    module = cassette.module_for(torch.float64)
+    module = cassette.to("cpu").module_for(torch.float64)
     bounds = _bounds(task, module, band)
     if not bounds or max(bounds.values()) > LARGEST_BOUND or sampled.verdict == "failed":
         return sampled

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible
+from grokkit_core.errors import Incompatible, OtherNetwork
 from grokkit_core.manifest import Manifest
 from grokkit_core.task import Place, Task
 from grokkit_core.transfer.operator import Target, TransferOperator, TransferPlan, check_target
@@ -32,7 +32,7 @@ class _MoreModes(TransferOperator):
     def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """A larger `band` of a phase table."""
         if source.architecture.id != ARCHITECTURE:
-            raise Incompatible(f"{source.ref} is a {source.architecture.id}", expected=ARCHITECTURE)
+            raise OtherNetwork(f"{source.ref} is a {source.architecture.id}", expected=ARCHITECTURE)
         _, config = self.architecture_of(source)
         before = {"band": int(config["band"])}
         after = check_target(target, before, source.ref)

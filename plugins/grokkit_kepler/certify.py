@@ -61,7 +61,7 @@ def certify_on_orbit(task: Kepler, cassette: Cassette, *, level: Level, seed: in
 
     The baseline `classical-start` takes as many Newton steps as the network.
     """
-    module = cassette.module_for(torch.float64)
+    module = cassette.to("cpu").module_for(torch.float64)
     assert isinstance(module, OnOrbit)
     sampled = certify_flow(task.with_start_steps(module.newton), cassette, level=level, seed=seed)
     proved = "energy and angular momentum conserved, rotations and reflections commute, for any weights"
@@ -93,7 +93,7 @@ def certify_on_orbit(task: Kepler, cassette: Cassette, *, level: Level, seed: in
 
 def certify_anomaly(task: KeplerEquation, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
     """`bounded` where the error is proved to be small for every M and every e of the range, else `estimated`."""
-    module = cassette.module_for(torch.float64)
+    module = cassette.to("cpu").module_for(torch.float64)
     assert isinstance(module, Anomaly)
     sampled = replace(
         certify_sampled(task, cassette, level=level, seed=seed),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grokkit_core.cassette import Cassette
 from grokkit_core.certify.algebraic import Integers, exact_einsum
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import Incompatible, OtherNetwork, UsageError
 from grokkit_core.manifest import Manifest
 from grokkit_core.task import Inputs
 from grokkit_core.text import printable
@@ -27,13 +27,14 @@ class Kronecker(TransferOperator):
 
     def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """`by` names the second scheme (the source itself by default); `partners` holds its manifest."""
+        if source.architecture.id != BILINEAR:
+            raise OtherNetwork(f"architecture {source.architecture.id}", expected=BILINEAR)
         for name in target:
             if name != "by":
                 raise Incompatible(f"{source.ref} has no size '{printable(name, 60)}' that grows", expected="by=REF")
         second = dict(options.get("partners") or {}).get("by", source)
-        for manifest in (source, second):
-            if manifest.architecture.id != BILINEAR:
-                raise Incompatible(f"architecture {manifest.architecture.id} of {manifest.ref}", expected=BILINEAR)
+        if second.architecture.id != BILINEAR:
+            raise Incompatible(f"architecture {second.architecture.id} of {second.ref}", expected=BILINEAR)
         before, by = (self.architecture_of(manifest)[1] for manifest in (source, second))
         sizes = {name: int(before[name]) for name in ("m", "k", "n", "rank")}
         after = {name: size * int(by[name]) for name, size in sizes.items()}

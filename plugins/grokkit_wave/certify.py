@@ -209,7 +209,7 @@ def _worst(task: Wave, cassette: Cassette, level: Level, seed: int) -> Metric:
         generator = stream(seed, "lambda", index)
         batch = task.sample(FIELDS_EACH[level], generator=generator, grid=SIZES[0], lam2=lam2).to(cassette.dtype)
         targets = task.oracle(batch.inputs, batch.context)
-        found.append(figure(task.error(cassette.predict(batch.inputs, batch.context), targets)))
+        found.append(figure(task.error(cassette.predict(batch.inputs, batch.context).cpu(), targets)))
     worst = max(found, key=lambda one: one.value)
     where = {"grid": SIZES[0], "values": len(values)}
     return Metric(

@@ -170,7 +170,9 @@ class LeastSquares(StencilRecipe):
     ) -> Run:
         """A run in which each seed is solved by itself."""
         law = one_lam2(task)
-        return LanesRun([_OneFit(Stencil(law.boundary), [fields(law, parameters, seed, "train")]) for seed in seeds])
+        return LanesRun(
+            [_OneFit(Stencil(law.boundary).to(device), [fields(law, parameters, seed, "train")]) for seed in seeds]
+        )
 
 
 class _TwoFits(_Solved):
@@ -221,7 +223,12 @@ class Conditional(Recipe):
         snap = bool(parameters["snap"])
         return LanesRun(
             [
-                _TwoFits(ConditionalStencil(law.boundary), self._parts(law, parameters, seed, "train"), lam2s, snap)
+                _TwoFits(
+                    ConditionalStencil(law.boundary).to(device),
+                    self._parts(law, parameters, seed, "train"),
+                    lam2s,
+                    snap,
+                )
                 for seed in seeds
             ]
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import Incompatible, OtherNetwork, UsageError
 from grokkit_core.manifest import ArchitectureRef, Manifest
 from grokkit_core.task import Place, Task
 from grokkit_core.text import nearest, printable
@@ -47,7 +47,7 @@ class ReuseStencil(TransferOperator):
                 f"{source.ref} serves every grid as it is", hint="fix-lambda makes a stencil of one lam2"
             )
         if source.architecture.id != STENCIL:
-            raise Incompatible(f"architecture {source.architecture.id}", expected=STENCIL)
+            raise OtherNetwork(f"architecture {source.architecture.id}", expected=STENCIL)
         config = self.architecture_of(source)[1]
         for name in ("lam2", "boundary"):
             if name in target and target[name] != config[name]:
@@ -82,7 +82,7 @@ class FixLambda(TransferOperator):
     def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """A `lam2` in [0, 1] for a `grokkit_wave/conditional-stencil`."""
         if source.architecture.id != CONDITIONAL:
-            raise Incompatible(f"architecture {source.architecture.id}", expected=CONDITIONAL)
+            raise OtherNetwork(f"architecture {source.architecture.id}", expected=CONDITIONAL)
         if set(target) != {"lam2"}:
             other = next((name for name in target if name != "lam2"), "")
             given = f"no size '{printable(other, 60)}'" if other else "no lam2"
@@ -125,7 +125,7 @@ class PadChannels(TransferOperator):
     def plan(self, source: Manifest, target: Target, **options: Any) -> TransferPlan:
         """More `channels` of a `grokkit_wave/sine-conv`."""
         if source.architecture.id != SINE:
-            raise Incompatible(f"architecture {source.architecture.id}", expected=SINE)
+            raise OtherNetwork(f"architecture {source.architecture.id}", expected=SINE)
         before = {"channels": int(self.architecture_of(source)[1]["channels"])}
         after = check_target(target, before, source.ref)
         guarantee = "exact in real arithmetic; to rounding of the sums here (1e-6 in float32, 1e-12 in float64)"
