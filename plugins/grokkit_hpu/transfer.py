@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,9 +51,9 @@ class _MoreModes(TransferOperator):
         """Further config fields of the result."""
         return {}
 
+    @abstractmethod
     def outer(self, theta: Tensor, plan: TransferPlan) -> Tensor:
         """Phases of the whole new band, of which those outside the old one are used."""
-        raise NotImplementedError
 
     def apply(self, source: Cassette, plan: TransferPlan) -> Mapping[str, Tensor]:
         """The larger table."""

