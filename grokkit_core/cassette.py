@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from grokkit_core import contract, packing, saving, store
 from grokkit_core.architecture import Architecture
+from grokkit_core.devices import choose_device
 from grokkit_core.dtypes import cast, is_inexact, real_dtype
 from grokkit_core.errors import BadManifest, BadWeights, GrokkitError, Incompatible, NotFound, PluginError, UsageError
 from grokkit_core.library import Entry
@@ -204,8 +205,10 @@ class Cassette:
         An architecture may have a form of its own for them, which computes in the dtype of the inputs. Otherwise each is
         fed back through the task's `advance`, and a cassette with float64 weights is then rolled out in float64 where its
         signature admits that, since rounding would be fed back at every step; the outputs have the dtype of the inputs
-        all the same.
+        all the same. Raises `UsageError` for a number of steps that is none.
         """
+        if not isinstance(steps, int) or steps < 0:
+            raise UsageError(f"{printable(repr(steps), 40)} steps", expected="a whole number from 0 on")
         task = self.task
         if not isinstance(inputs, Tensor) and len(self.signature.inputs) == 1:
             (inputs,) = contract.named_inputs(self.signature, (), inputs).values()
@@ -293,8 +296,11 @@ def _ordinary(tensor: Tensor) -> Tensor:
 def load(ref: str | Entry, *, library: Where = None, device: torch.device | str = "cpu") -> Cassette:
     """The cassette that a reference means, its bytes verified and its tensors compared with what its architecture builds.
 
-    Raises `NotFound`, children of `CassetteError`, or `Incompatible` when the plugin that builds it is missing.
+    Raises `NotFound`, children of `CassetteError`, or `Incompatible` when the plugin that builds it is missing,
+    and `UsageError` for a GPU that torch does not see.
     """
+    if torch.device(device).type == "cuda":
+        choose_device("cuda", 0)
     place = workspace(library)
     entry = place.library.find(ref) if isinstance(ref, str) else ref
     stored = store.read(entry.folder)

@@ -151,14 +151,14 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
         rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise Incompatible(f"{shown} is not a CSV file: {printable(error, 120)}") from None
-    if rows and not any(_numeric([cell]) for cell in rows[0]):
-        rows = rows[1:]
     sizes = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
     if len(sizes) != len(spec.axes) - 1:
         raise Incompatible(
             f"input '{spec.name}' {spec.shape} has no fixed shape", hint="use .npy, .json or .safetensors"
         )
     width = math.prod(sizes)
+    if rows and len(rows[0]) == width and not any(_numeric([cell]) for cell in rows[0]):
+        rows = rows[1:]
     for number, row in enumerate(rows, 1):
         if len(row) != width or not _numeric(row):
             what = f"{len(row)} columns" if len(row) != width else "a cell that is not a number"

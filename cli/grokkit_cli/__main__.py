@@ -125,10 +125,16 @@ def _failed(error: Exception, debug: bool) -> int:
         error = StoreError.from_os(error, "writing the output or reading a file", keeping=False)
     if isinstance(error, GrokkitError):
         return _say(str(error), error.exit_code)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return _say("out of memory", StoreError.exit_code)
     kind = type(error).__name__
     return _say(f"internal error, {kind}: {error}; please report it with the output of --debug", 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch found too little memory; on a CPU it says so in words only."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def _interrupted(cause: BaseException | None) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from grokkit_core.certify.bounds import round_up
 from grokkit_core.certify.sampled import certify_sampled
 from grokkit_core.manifest import Bound, Certificate, Level
+from grokkit_core.task import Place
 from grokkit_hpu.fourier import places, values
 from grokkit_hpu.galerkin import CUTOFF, columns, truncation
 from grokkit_hpu.law import BAND, Propagator
@@ -44,9 +45,7 @@ Bounds = Mapping[str, float]
 def certify_propagator(task: Propagator, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
     """`bounded` by operator norms where the network is one of the propagators and they prove something, else sampled."""
     band = int(cassette.manifest.architecture.config.get("band", BAND))
-    grids = [int(where["grid"]) for where in task.evaluation]
-    rows = [{"grid": grid, "band": band} for grid in grids if grid > 2 * band + 1]
-    own = rows if band != BAND and task.variant == "free" else None
+    own = _grids(task, band) if band != BAND and task.variant == "free" else None
     sampled = certify_sampled(task, cassette, level=level, seed=seed, places=own)
     if task.variant == "published":
         metrics, baselines = published_metrics(task, cassette, n=task.test_samples(level, {}), seed=seed)
@@ -64,6 +63,14 @@ def certify_propagator(task: Propagator, cassette: Cassette, *, level: Level, se
         formula=formula(module, task),
         bounds=tuple(Bound(name, round_up(value), "1") for name, value in bounds.items()),
     )
+
+
+def _grids(task: Propagator, band: int) -> list[Place]:
+    """The rows of the evaluation whose grids hold the band; where none does, the smallest even grid that does."""
+    grids = [int(where["grid"]) for where in task.evaluation]
+    return [{"grid": grid, "band": band} for grid in grids if grid > 2 * band + 1] or [
+        {"grid": 2 * band + 2, "band": band}
+    ]
 
 
 def _bounds(task: Propagator, module: nn.Module, band: int) -> Bounds:

@@ -76,9 +76,16 @@ def plane_waves(band: int, grid: int) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle)
 
 
+def of_size_one(field: Tensor) -> Tensor:
+    """Each field "... N N" divided by its largest number, so that squares of it neither overflow nor vanish."""
+    field = field.detach()
+    largest = torch.maximum(field.real.abs(), field.imag.abs()).amax((-2, -1), keepdim=True)
+    return field / largest.clamp_min(torch.finfo(largest.dtype).tiny)
+
+
 def outside_share(field: Tensor, band: int) -> Tensor:
     """The share "batch" of each field's norm that lies in modes outside the band; zero fields have none."""
-    spectrum = torch.fft.fft2(field, norm="forward")
+    spectrum = torch.fft.fft2(of_size_one(field), norm="forward")
     rows, columns = places(band, field.shape[-1], field.device)
     whole = spectrum.abs().square().sum((-2, -1))
     spectrum[..., rows, columns] = 0

@@ -55,6 +55,9 @@ EVALUATION: Mapping[str, tuple[Place, ...]] = {
 }
 SAMPLES: Mapping[Level, int] = {"full": 64, "quick": 16}
 
+LARGE = 256
+"""Points along an axis from which on a row is measured on fewer fields, of the same memory together."""
+
 
 class Propagator(Task):
     """Inputs and targets `field` "batch grid grid", complex; on every grid that resolves them."""
@@ -153,8 +156,11 @@ class Propagator(Task):
         return {"norm": spectrum.sum((-2, -1)).sqrt(), "energy": energy}
 
     def test_samples(self, level: Level, where: Place) -> int:
-        """64 fields, a quarter of them at level quick; more of the published noise."""
-        return SAMPLES[level] * (16 if self.variant == "published" else 1)
+        """64 fields, a quarter of them at level quick; more of the published noise, fewer where a field is large."""
+        if self.variant == "published":
+            return 16 * SAMPLES[level]
+        fewer = (int(where.get("grid", LARGE)) / LARGE) ** 2
+        return max(min(4, SAMPLES[level]), int(SAMPLES[level] / max(1.0, fewer)))
 
     def certify(self, cassette: Cassette, *, level: Level, seed: int) -> Certificate:
         """The operator norm of the error over the band where the network has a bound, else sampled."""

@@ -21,6 +21,7 @@ from grokkit_hpu.fourier import (
     band_squares,
     coefficients,
     embedded,
+    of_size_one,
     outside_share,
     plane_waves,
     resolves,
@@ -252,7 +253,7 @@ def check_resolved(field: Tensor, *, force: bool) -> None:
     grid = field.shape[-1]
     k = wavenumbers(grid, field.device).abs()
     edge = torch.maximum(k[:, None], k) > 7 / 16 * grid
-    spectrum = torch.fft.fft2(field, norm="forward").abs().square()
+    spectrum = torch.fft.fft2(of_size_one(field), norm="forward").abs().square()
     whole = spectrum.sum((-2, -1)).clamp_min(torch.finfo(spectrum.dtype).tiny)
     share = float(((spectrum * edge).sum((-2, -1)) / whole).sqrt().max())
     if share > EDGE:

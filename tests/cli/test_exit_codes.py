@@ -105,6 +105,7 @@ def test_six_is_storage(refused: Refused, trained: Path) -> None:
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), 6),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 6),
         (MemoryError(), 6),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 320000000000 bytes."), 6),
     ],
 )
 def test_what_the_system_refuses_is_storage(

@@ -136,6 +136,23 @@ def test_a_cassette_still_works_after_it_was_traced(tmp_path: Path) -> None:
         assert torch.equal(found, fresh.predict(batch.inputs, batch.context))
 
 
+def test_a_network_that_cannot_be_traced_is_refused_in_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch writes the whole graph to stderr where a branch depends on data."""
+    plain = exporting._Plain.forward
+    monkeypatch.setattr(
+        exporting._Plain,
+        "forward",
+        lambda self, *given: plain(self, *given) if float(given[0].sum()) > -1e9 else given[0],
+    )
+    done = cli("export", "kepler", "--to", "pt2", str(tmp_path / "net.pt2"))
+    assert done.code == 4
+    (line,) = done.err.splitlines()
+    assert "cannot be traced" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.acceptance
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
 @pytest.mark.parametrize("name", SHIPPED)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import grokkit_core as gk
 from grokkit_core.architecture import Architecture
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import BadManifest, BadWeights, CassetteError, Incompatible
+from grokkit_core.errors import BadManifest, BadWeights, CassetteError, Incompatible, UsageError
 from grokkit_core.plugins import PluginHost
 from grokkit_core.specs import ArchitectureSpec, Field
 from grokkit_core.tensors import Signature, TensorSpec
@@ -211,6 +211,20 @@ def test_a_plain_call_runs_in_inference_mode(one: Cassette, states: Tensor) -> N
 def test_a_gradient_flows_to_an_input_that_asks_for_it(one: Cassette, states: Tensor) -> None:
     x = states[:2].double().requires_grad_()
     assert torch.autograd.gradcheck(one, (x,), eps=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, "2"])
+def test_a_rollout_of_no_number_of_steps_is_refused(steps: Any) -> None:
+    state = torch.tensor([[0.1, 0.2, 0.0, 0.0]])
+    for name in ("pendulum", "pendulum-mlp"):
+        with pytest.raises(UsageError, match="expected a whole number from 0 on"):
+            list(gk.load(name).rollout(state, steps))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match="torch sees no GPU here"):
+        gk.load("kepler", device="cuda")
 
 
 def test_no_gradient_flows_to_the_weights(one: Cassette, states: Tensor) -> None:

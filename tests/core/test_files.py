@@ -228,6 +228,7 @@ def test_a_first_row_with_one_bad_cell_is_no_row_of_names(read: Read) -> None:
         ("1,2,3,4,5,6\n1,2,3,4,5,x\n", "row 2 of .* has a cell that is not a number"),
         ("1,2,3,4,5,6\n1,2,3,4,5,\n", "row 2 of .* has a cell that is not a number"),
         ("1;2;3;4;5;6\n1;2;3;4;5;6\n", "row 1 of .* has 1 columns"),
+        ("1;2;3;4;5;6\n", "row 1 of .* has 1 columns"),
     ],
 )
 def test_a_bad_row_is_named(read: Read, text: str, words: str) -> None:

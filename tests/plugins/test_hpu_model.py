@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,24 @@ def test_a_field_outside_the_band_is_projected_if_forced() -> None:
     assert 0.6 < float(norms(cassette.predict(field, force=True)).mean()) < 0.68
     inside = host().task("hpu").oracle(tabled(torch.zeros(11, 11))(field), {})
     assert apart(cassette.predict(field, force=True), inside) < 1e-13
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+@pytest.mark.parametrize("name", ["hpu-free", "hpu-potential"])
+def test_what_is_refused_does_not_depend_on_the_size_of_a_field(name: str, size: float) -> None:
+    """Squares of such numbers overflow, or vanish, in float32."""
+    field = (values(drawn(2, 15, torch.Generator().manual_seed(1)), 32) * size).to(torch.complex64)
+    with pytest.raises(Incompatible, match="of its norm in"):
+        gk.load(name)(field)
+
+
+@pytest.mark.parametrize("name", ["hpu-free", "hpu-potential"])
+def test_a_gradient_flows_through_the_checks(name: str) -> None:
+    field = values(drawn(1, 5, torch.Generator().manual_seed(1)), 32).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gk.load(name)(field).abs().square().sum().backward()  # type: ignore[no-untyped-call]
+    assert field.grad is not None
 
 
 def test_rounding_of_complex64_is_no_part_outside_the_band() -> None:

@@ -116,6 +116,12 @@ def test_a_grown_cassette_is_certified_on_its_new_band(library: Path) -> None:
     assert torch.equal(again.cassette.tensors["theta"][5:-5, 5:-5], made.cassette.tensors["theta"])
 
 
+def test_a_band_that_no_row_of_the_table_holds_is_measured_on_the_grid_that_does(library: Path) -> None:
+    certificate = gk.grow("hpu-free", {"band": 70}, name="seventy", library=library).cassette.manifest.certificate
+    assert certificate.verdict == "bounded"
+    assert {metric.where["grid"] for metric in certificate.metrics} == {142}
+
+
 def laws() -> dict[str, tuple[Tensor, float, float]]:
     """Tables of other laws or none, with the residuals of the facts page (least, most)."""
     k = torch.arange(-5, 6, dtype=torch.float64)
