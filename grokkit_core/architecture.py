@@ -122,6 +122,10 @@ class Architecture(ABC):
         """
         return
 
+    def remarks(self, inputs: Sequence[Tensor]) -> Sequence[str]:
+        """What `grokkit run` says of inputs that are answered, e.g. that they were brought into a range first."""
+        return ()
+
     def rollout(
         self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor]
     ) -> Iterator[Tensor] | None:

@@ -28,7 +28,8 @@ from grokkit_core.workspace import Where, workspace
 class Prediction:
     """Outputs of a cassette on one input: "batch *out", or "step batch *out" for a rollout.
 
-    `drift` names invariants; `horizon` says how long a rollout can hold, where the task knows a limit.
+    `drift` names invariants; `horizon` says how long a rollout can hold, where the task knows a limit; `notes` are remarks
+    on inputs and outputs.
     """
 
     outputs: Tensor | None
@@ -38,6 +39,7 @@ class Prediction:
     drift: Mapping[str, float] | None = None
     horizon: Mapping[str, float] | None = None
     path: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object of `grokkit run --json`; outputs written to a file stand there, and its path here."""
@@ -48,6 +50,7 @@ class Prediction:
             "seconds": self.seconds,
             "drift": _numbers(self.drift),
             "horizon": _numbers(self.horizon),
+            "notes": list(self.notes),
             "routed": None,
         }
 
@@ -128,7 +131,8 @@ def run(
     started = time.perf_counter()
     collected: list[Tensor] = []
     with fitting_threads(cassette.manifest.weights.parameters):
-        results = _observed(_results(cassette, tensors, given, key, steps, force), drift)
+        watched = _Watched(_results(cassette, tensors, given, key, steps, force), drift)
+        results = iter(watched)
         if output is not None:
             shape, kind = _write(Path(output), results, steps)
         else:
@@ -138,7 +142,13 @@ def run(
     kept = (torch.stack(collected) if steps is not None else collected[0]) if collected else None
     path = str(output) if output is not None else None
     worst = drift.worst if drift else None
-    return Prediction(kept, shape, kind, time.perf_counter() - started, worst, horizon, path)
+    notes = (*cassette.architecture.remarks(_ordered(cassette, tensors)), *watched.notes)
+    return Prediction(kept, shape, kind, time.perf_counter() - started, worst, horizon, path, notes)
+
+
+def _ordered(cassette: Cassette, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """The inputs in the order of the signature."""
+    return list(contract.named_inputs(cassette.signature, (), tensors).values())
 
 
 def _drift(cassette: Cassette, tensors: Mapping[str, Tensor], context: Mapping[str, float | Tensor]) -> Drift:
@@ -183,11 +193,21 @@ def _check_dtype(tensors: Mapping[str, Tensor], dtype: str) -> None:
             )
 
 
-def _observed(results: Iterator[Tensor], drift: Drift | None) -> Iterator[Tensor]:
-    for result in results:
-        if drift is not None:
-            drift.observe(result)
-        yield result.cpu()
+class _Watched:
+    """Results as they come, on the CPU; their drift is followed and the first that is not finite remembered."""
+
+    def __init__(self, results: Iterator[Tensor], drift: Drift | None) -> None:
+        self._results, self._drift = results, drift
+        self.notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for number, result in enumerate(self._results, 1):
+            if self._drift is not None:
+                self._drift.observe(result)
+            if not self.notes and not bool(torch.isfinite(real_view(result)).all()):
+                at = f" from step {number} on" if self._drift is not None else ""
+                self.notes = (f"some outputs are NaN or infinite{at}",)
+            yield result.cpu()
 
 
 def _hand_on(results: Iterator[Tensor], take: Callable[[Tensor], None]) -> tuple[tuple[int, ...], str]:

@@ -301,6 +301,7 @@ def prediction(made: Prediction) -> None:
         print(f"grokkit: {printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
     for name, value in (made.horizon or {}).items():
         print(f"grokkit: {printable(name.replace('_', ' '))} {value:.3g}", file=sys.stderr)
+    notes(made.notes)
 
 
 def exported(made: Exported) -> None:

@@ -191,7 +191,9 @@ def _gradient_recipes() -> Iterator[Component]:
         target="grokkit_hpu.published:PublishedRecipe",
         parameters=[
             Field("epochs", "int", 200, low=1, high=10**5, help="of the first stage, which learns"),
-            Field("crystallise", "int", 1_500, low=0, high=10**5, help="epochs of the second, which ends at zero"),
+            Field(
+                "crystallise", "int", 1_500, low=0, high=10**5, help="epochs of the second, which leads towards zero"
+            ),
         ],
         summary="HPU-Core on its own law, a renormalised heat step of real noise",
         law={"variant": "published"},

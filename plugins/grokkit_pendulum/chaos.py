@@ -48,4 +48,6 @@ def lyapunov_exponents(rods: Rods, states: Tensor, seconds: float = SECONDS) -> 
 def lyapunov_time(rods: Rods, states: Tensor) -> float:
     """The shortest time [s] in which a small error grows e-fold, of these states (at most 256 of them)."""
     fastest = float(lyapunov_exponents(rods, states[:MOST_STATES]).max())
+    if math.isnan(fastest):
+        return math.nan  # a motion that could not be integrated says nothing
     return 1 / fastest if fastest > 0 else math.inf

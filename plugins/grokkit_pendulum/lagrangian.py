@@ -196,7 +196,18 @@ def _full(value: Number, like: Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else torch.full_like(like, value)
 
 
-class LagrangianArchitecture(Architecture):
+class Wrapping(Architecture):
+    """Networks that set whole turns of the angles aside and add them again."""
+
+    def remarks(self, inputs: Sequence[Tensor]) -> Sequence[str]:
+        """That angles were wrapped, where some were."""
+        wrapped = int((inputs[0][:, :2].abs() > math.pi).any(1).sum())
+        if not wrapped:
+            return ()
+        return (f"angles of {wrapped} states lie outside one turn: wrapped, and their whole turns added back",)
+
+
+class LagrangianArchitecture(Wrapping):
     """`grokkit_pendulum/lagrangian`: config `dt`, the constants of the law, `integrator`, `step` and `snapped`."""
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:

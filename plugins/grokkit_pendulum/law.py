@@ -180,8 +180,8 @@ class Pendulum(Task):
         return outputs
 
     def invariants(self, state: Tensor, context: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
-        """The energy [J]."""
-        return {"energy": self.rods.energy(state)}
+        """The energy [J] above that of the pendulum at rest, which is zero nowhere else."""
+        return {"energy": self.rods.energy(state) - self.rods.energy(torch.zeros_like(state))}
 
     def horizon(self, state: Tensor) -> Mapping[str, float]:
         """The Lyapunov time of the most unstable of these states, in seconds and in steps."""

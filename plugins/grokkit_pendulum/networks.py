@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from grokkit_core.architecture import Architecture, Layer
 from grokkit_core.tensors import Signature
-from grokkit_pendulum.lagrangian import split_turns
+from grokkit_pendulum.lagrangian import Wrapping, split_turns
 from grokkit_pendulum.law import FASTEST
 from grokkit_pendulum.plugin import SIGNATURE
 
@@ -37,7 +37,7 @@ class _Generic(Architecture):
         )
 
 
-class MlpArchitecture(_Generic):
+class MlpArchitecture(_Generic, Wrapping):
     """`grokkit_pendulum/mlp`: config `width`. It holds for the time step that it was trained on."""
 
     activation = "silu"

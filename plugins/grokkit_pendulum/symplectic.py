@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture
 from grokkit_core.tensors import Signature
-from grokkit_pendulum.lagrangian import split_turns
+from grokkit_pendulum.lagrangian import Wrapping, split_turns
 from grokkit_pendulum.law import Rods
 from grokkit_pendulum.plugin import SIGNATURE
 
@@ -21,7 +20,7 @@ MOMENTUM = 5.0
 """Momenta are counted in units of so many m2 l2^2 [1/s], which brings them to the size of the angles."""
 
 
-class SymplecticArchitecture(Architecture):
+class SymplecticArchitecture(Wrapping):
     """`grokkit_pendulum/symplectic`: config `dt`, the constants of the law, `shears` and `width`.
 
     It takes the kinetic energy as known: momenta are read off velocities with it, and velocities off momenta.

@@ -418,3 +418,32 @@ def test_a_context_that_nobody_reads_is_named(cli: Cli, states: Path) -> None:
 
 def test_a_context_that_is_declared_is_not_remarked(cli: Cli, states: Path) -> None:
     assert "not read" not in cli("run", NODE, "--input", states, "--context", "omega=1.5").err
+
+
+# -- notes -------------------------------------------------------------------------------------------------------------
+
+
+def test_angles_outside_one_turn_are_said_to_be_wrapped(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "states.json"
+    source.write_text("[[14.0, 1.8, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]")
+    done = cli("run", "pendulum", "--input", source, "--json")
+    assert done.json["notes"] == ["angles of 1 states lie outside one turn: wrapped, and their whole turns added back"]
+    source.write_text("[[1.0, 1.0, 0.0, 0.0]]")
+    assert cli("run", "pendulum", "--input", source, "--json").json["notes"] == []
+
+
+def test_outputs_that_are_not_finite_are_remarked_on(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "pair.json"
+    source.write_text(json.dumps([[[0.5, 1.0, -1.0], [0.4, 0.9, -1.0]]]))
+    arguments = ("run", "wave", "--input", source, "--context", "lam2=1.5", "--force", "--steps", 3000)
+    done = cli(*arguments, "--output", tmp_path / "out.npy")
+    assert done.code == 0
+    assert "NaN or infinite from step" in done.err
+
+
+def test_energy_drift_is_measured_from_rest(cli: Cli, tmp_path: Path) -> None:
+    """Both rods horizontal: the energy that textbooks write is zero there, and a drift relative to it is any number."""
+    source = tmp_path / "states.json"
+    source.write_text("[[1.5707963267948966, 1.5707963267948966, 0.0, 0.0]]")
+    done = cli("run", "pendulum", "--input", source, "--steps", 200, "--json")
+    assert 0 < done.json["drift"]["energy"] < 1e-3

@@ -394,17 +394,18 @@ def test_the_generic_network_is_worse_by_orders(
         assert value > 1e3 * own
 
 
-def test_the_published_system_ends_at_the_zero_function(shelf: Path, figure: Figure) -> None:
+def test_the_published_system_is_driven_towards_the_zero_function(shelf: Path, figure: Figure) -> None:
     (made,) = gk.train("hpu", recipe="published", name="published", library=shelf)
     certificate = made.cassette.manifest.certificate
     found = {metric.name: metric.value for metric in certificate.metrics if metric.name.startswith("published")}
     rivals = {(b.name, b.metric): b.value for b in certificate.baselines if b.metric.startswith("published")}
-    figure("published replica: MSE (published 0.003906)", f"{found['published_mse']:.6f}", "1/256 = 0.003906")
+    figure("published replica: MSE (published 0.003906)", f"{found['published_mse']:.6f}", "above identity's")
     figure("published replica: accuracy by its own measure", f"{found['published_accuracy']:.4f}", "1.0000")
     for name in ("zero", "identity", "untrained"):
         value, share = rivals[name, "published_mse"], rivals[name, "published_accuracy"]
         figure(f"published measures of {name}: MSE; accuracy", f"{value:.2e}; {share:.4f}", "reported")
     figure("published replica: certificate", certificate.statement, "WORSE than identity")
-    assert found["published_mse"] == pytest.approx(1 / 256, rel=1e-3)
+    assert rivals["zero", "published_mse"] == pytest.approx(1 / 256, rel=1e-12)
+    assert 10 * rivals["identity", "published_mse"] < found["published_mse"] <= 1.001 / 256
     assert found["published_accuracy"] == rivals["zero", "published_accuracy"] == 1.0
     assert "WORSE than" in certificate.statement and "identity" in certificate.statement
