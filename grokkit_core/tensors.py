@@ -382,6 +382,8 @@ def parse_context(pairs: Iterable[str]) -> Mapping[str, float]:
             equals = ""
         if not equals or not name:
             raise UsageError(f"context '{printable(pair, 60)}'", expected="name=number, e.g. omega=1.5")
+        if name.strip() in result:
+            raise UsageError(f"context {printable(name.strip(), 60)} is given twice", expected="once")
         result[name.strip()] = value
     return result
 

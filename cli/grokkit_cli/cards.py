@@ -60,7 +60,7 @@ def print_card(manifest: Manifest, console: Console) -> None:
 
 def settings(values: Mapping[str, Any]) -> str:
     """`{"dt": 0.05}` as `dt = 0.05`."""
-    return ", ".join(f"{name} = {value}" for name, value in values.items())
+    return ", ".join(f"{name} = {'null' if value is None else value}" for name, value in values.items())
 
 
 def _facts() -> Table:

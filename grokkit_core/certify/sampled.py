@@ -104,8 +104,8 @@ def _statement(task: Task, scores: Sequence[Scores]) -> str:
     """One sentence with the mean figure and, on its face, how it stands against the best baseline."""
     mean = sum(score.mean(MODEL) for score in scores) / len(scores)
     count = len(scores)
-    over = f"over {count} contexts, " if count > 1 else ""
-    text = f"mean {task.spec.metric} {mean:.3g} {over}{scores[0].n} samples each{_tail(task, scores)}"
+    over = f"over {count} contexts, {scores[0].n} samples each" if count > 1 else f"over {scores[0].n} samples"
+    text = f"mean {task.spec.metric} {mean:.3g} {over}{_tail(task, scores)}"
     lost = better_baselines(task, scores)
     if not lost:
         ties = sum(

@@ -478,3 +478,11 @@ def test_training_by_curvature_resumes_where_it_stopped(recipe: str) -> None:
     for first, second in zip(whole.result(), resumed.result(), strict=True):
         pairs = zip(first.parameters(), second.parameters(), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_time_step_that_admits_no_orbit_of_the_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Incompatible, match="which were trained"):
+        gk.grow("kepler", {"dt": 5.0}, library=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    made = gk.grow("kepler", {"dt": 5.0, "mu": 0.0004}, library=tmp_path)
+    assert made.cassette.manifest.certificate.verdict == "bounded"
