@@ -242,7 +242,8 @@ class RecipeSpec(_Named):
 class TransferSpec(_Named):
     """An operator that grows or re-discretises a cassette without training, with the guarantee it gives.
 
-    A parameter of type `cassette` names a second one that it needs; it may also be given as a cassette.
+    A parameter of type `cassette` names a second one that it needs; it may also be given as a cassette. `control` marks a
+    negative control, which shows what does not work and is never chosen unless it is named.
     """
 
     kind: ClassVar[str] = "transfer operator"
@@ -251,6 +252,7 @@ class TransferSpec(_Named):
     guarantee: str = ""
     parameters: Sequence[Field] = ()
     summary: str = ""
+    control: bool = False
 
 
 @dataclass(frozen=True)

@@ -291,10 +291,12 @@ def _told(refusals: Mapping[str, Incompatible]) -> str:
 
 
 def plans_of(place: Workspace, manifest: Manifest, to: Target) -> tuple[list[TransferPlan], dict[str, Incompatible]]:
-    """The plans of all operators that could do it, and why the others could not."""
+    """The plans of all operators that could do it, and why the others could not; without negative controls."""
     plans: list[TransferPlan] = []
     refusals: dict[str, Incompatible] = {}
     for spec in place.plugins.specs(TransferSpec):
+        if spec.control:
+            continue
         try:
             plans.append(place.plugins.operator(spec.id).plan(manifest, to, **_read_partners(place, spec.id, to)))
         except Incompatible as error:

@@ -213,4 +213,5 @@ def _operators() -> Iterator[Component]:
             target="grokkit_hpu.transfer:" + ("PadModes" if name == "pad-modes" else "PadModesIdentity"),
             guarantee="none beyond the old band: a negative control",
             summary=f"more modes, {what}: wrong on purpose",
+            control=True,
         )

@@ -18,6 +18,7 @@ import grokkit_core as gk
 from grokkit_core.cassette import Cassette
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.plugins import host
+from grokkit_core.specs import TransferSpec
 from grokkit_core.transfer.grow import construct, plan_growth
 from grokkit_core.transfer.operator import TransferPlan
 from grokkit_core.workspace import Workspace
@@ -322,3 +323,12 @@ def test_laws_with_other_time_steps_are_not_fused(library: Path) -> None:
     back = gk.grow("hpu-free", {"dt": -0.01}, name="back", library=library).cassette
     with pytest.raises(Incompatible, match="the same constants of the law"):
         gk.compose("hpu-free", back, library=library)
+
+
+def test_a_negative_control_is_never_chosen_by_itself() -> None:
+    assert gk.load("hpu-free").plugins.spec(TransferSpec, "grokkit_hpu/pad-modes").control
+    assert plan_growth("hpu-free", {"band": 9}).operator == "grokkit_hpu/grow-modes"
+    assert plan_growth("hpu-free", {"band": 9}, operator="grokkit_hpu/pad-modes").operator == "grokkit_hpu/pad-modes"
+    with pytest.raises(Incompatible) as refused:
+        plan_growth("hpu-free", {"band": 4})
+    assert "pad-modes" not in str(refused.value)
