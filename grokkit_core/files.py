@@ -146,7 +146,10 @@ def _safetensors(data: bytes, shown: str, signature: Signature) -> Arrays:
 
 
 def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> Arrays:
-    """One row a sample, its numbers flattened in row-major order; a first row of names is skipped."""
+    """One row a sample, its numbers flattened in row-major order; a first row of names is skipped.
+
+    Where the spec's unit names its columns ("theta rad, omega rad/s"), the same names in another order are refused.
+    """
     try:
         rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -158,6 +161,7 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
         )
     width = math.prod(sizes)
     if rows and len(rows[0]) == width and not any(_numeric([cell]) for cell in rows[0]):
+        _check_order(spec, [cell.strip() for cell in rows[0]], shown)
         rows = rows[1:]
     for number, row in enumerate(rows, 1):
         if len(row) != width or not _numeric(row):
@@ -167,6 +171,17 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
             )
     values = torch.tensor([[float(cell) for cell in row] for row in rows], dtype=torch.float64)
     return {spec.name: _exactly(values.reshape(len(rows), *sizes), _dtype_for(spec, dtype), shown)}
+
+
+def _check_order(spec: TensorSpec, header: list[str], shown: str) -> None:
+    """Raise `Incompatible` for a header that has the columns of a spec in another order."""
+    columns = [part.split()[0] for part in spec.unit.split(",") if len(part.split()) == 2]
+    if sorted(header) == sorted(columns) and header != columns:
+        raise Incompatible(
+            f"columns of {shown} are {printable(', '.join(header), 120)}",
+            expected=", ".join(columns),
+            hint="reorder them",
+        )
 
 
 def _exactly(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:

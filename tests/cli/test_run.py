@@ -447,3 +447,14 @@ def test_energy_drift_is_measured_from_rest(cli: Cli, tmp_path: Path) -> None:
     source.write_text("[[1.5707963267948966, 1.5707963267948966, 0.0, 0.0]]")
     done = cli("run", "pendulum", "--input", source, "--steps", 200, "--json")
     assert 0 < done.json["drift"]["energy"] < 1e-3
+
+
+def test_a_csv_whose_header_has_the_columns_in_another_order_is_refused(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "states.csv"
+    source.write_text("omega1,omega2,theta1,theta2\n0.1,0.2,1.0,1.5\n")
+    done = cli("run", "pendulum", "--input", source)
+    assert done.code == 4
+    assert "expected theta1, theta2, omega1, omega2" in done.err
+    for header in ("theta1,theta2,omega1,omega2", "a,b,c,d"):
+        source.write_text(f"{header}\n1.0,1.5,0.1,0.2\n")
+        assert cli("run", "pendulum", "--input", source).code == 0
