@@ -243,7 +243,9 @@ class EnsembleFusion(Fusion):
         counts = Counter(digests)
         repeated = sorted({m.ref for m, digest in zip(members, digests, strict=True) if counts[digest] > 1})
         notes = [f"{ref} is a member more than once; repeats share one opinion" for ref in repeated]
-        notes.extend(self.plugins.gate(spec.id, **options).notes)
+        chosen = self.plugins.gate(spec.id, **options)
+        chosen.check_members(len(members))
+        notes.extend(chosen.notes)
         return FusionPlan(
             self.spec.id,
             spec.id,

@@ -104,6 +104,10 @@ class Gate(ABC):
         """The contexts on which this gate is fitted unless the user names some: by default the task's `calibration`."""
         return task.calibration
 
+    def check_members(self, count: int) -> None:
+        """Raise `UsageError` where the options do not go with so many members; asked before any weight is read."""
+        return
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know before this gate is fitted: that weights of either sign are a regression."""

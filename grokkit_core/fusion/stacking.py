@@ -64,15 +64,24 @@ class Constant(Stacking):
 
     def fit(self, members: Sequence[Predictor], batches: Calibration, *, generator: torch.Generator) -> GateState:
         """The given weights, or those of `stacking`."""
-        given = [float(weight) for weight in self.options["weights"]]
+        self.check_members(len(members))
+        given = self._given_weights
         if not given:
             return super().fit(members, batches, generator=generator)
-        if len(given) != len(members) or abs(sum(given) - 1) > UNITY:
+        return _state(torch.tensor(given, dtype=torch.float64))
+
+    @property
+    def _given_weights(self) -> list[float]:
+        return [float(weight) for weight in self.options["weights"]]
+
+    def check_members(self, count: int) -> None:
+        """Raise `UsageError` for weights that are not one for each member, or do not sum to one."""
+        given = self._given_weights
+        if given and (len(given) != count or abs(sum(given) - 1) > UNITY):
             raise UsageError(
                 f"weights {', '.join(f'{weight:g}' for weight in given[:8])}",
-                expected=f"{len(members)} numbers that sum to one",
+                expected=f"{count} numbers that sum to one",
             )
-        return _state(torch.tensor(given, dtype=torch.float64))
 
 
 class Fixed(nn.Module):

@@ -131,3 +131,10 @@ def test_the_sequence_gate_starts_with_equal_weights(members: int, per_output: b
 def test_inputs_of_any_size_cannot_be_read_by_the_sequence_gate() -> None:
     with pytest.raises(Incompatible, match="any size"):
         host().gate("sequence").fit([], drawn_from(host().task("hpu"), ({},)), generator=stream(0))
+
+
+def test_weights_are_checked_before_anything_is_read() -> None:
+    import grokkit_core as gk
+
+    with pytest.raises(UsageError, match="2 numbers that sum to one"):
+        gk.plan("cyclotron-1node", "cyclotron-8node", gate="constant", options={"weights": [0.5, 0.6]})
