@@ -66,10 +66,12 @@ def certify_on_orbit(task: Kepler, cassette: Cassette, *, level: Level, seed: in
     sampled = certify_flow(task.with_start_steps(module.newton), cassette, level=level, seed=seed)
     proved = "energy and angular momentum conserved, rotations and reflections commute, for any weights"
     beyond = _share_beyond(task, module, seed)
-    refused = f"; {beyond:.0%} of the states lie outside the trained range: refused, or iterated when forced, as here"
+    refused = (
+        f"{beyond:.0%} of the task's states lie outside the trained range: refused, or iterated when forced, as here; "
+    )
     sampled = replace(
         sampled,
-        statement=f"{sampled.statement}{refused if beyond else ''}; {proved}",
+        statement=f"{refused if beyond else ''}{sampled.statement}; {proved}",
         formula=_formula(ALGEBRA, STEP, module.newton),
     )
     bound = MARGIN * on_orbit_bound(module, useful=USEFUL)

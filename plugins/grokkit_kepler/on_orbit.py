@@ -7,7 +7,6 @@ the map commutes with rotations, reflections and changes of scale, for any weigh
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,8 @@ from torch import Tensor, nn
 
 from grokkit_core.architecture import Architecture
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Incompatible, UsageError
+from grokkit_core.errors import UsageError
 from grokkit_core.tensors import Signature
-from grokkit_kepler.law import AXES
 from grokkit_kepler.orbit import TURN, Orbit, error_bound, moved, newton, orbit_of, solved
 from grokkit_kepler.plugin import FLOW, MOST_ECCENTRIC
 from grokkit_kepler.range_check import Range
@@ -65,21 +63,6 @@ class OnOrbitArchitecture(Architecture):
     def constants(self, config: Mapping[str, Any]) -> Sequence[str]:
         """The time step and mu: the network sees them through n dt alone."""
         return ("dt", "mu")
-
-    def with_constants(
-        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], constants: Mapping[str, Any]
-    ) -> Mapping[str, Tensor]:
-        """The tensors as they are; raises `Incompatible` where no orbit of the task's sizes would be admitted."""
-        least, most = (math.sqrt(constants["mu"] / axis**3) * constants["dt"] for axis in reversed(AXES))
-        low, high = float(config["least_turn"]), float(config["most_turn"])
-        if least > high or most < low:
-            raise Incompatible(
-                f"dt = {constants['dt']:g} with mu = {constants['mu']:g}: orbits of a from {AXES[0]:g} to {AXES[1]:g} turn by "
-                f"{least:.3g} to {most:.3g} rad in a step",
-                expected=f"some within {low:.3g} to {high:.3g} rad, which were trained",
-                hint="train with this dt, or scale lengths: r -> s r, dt -> s^1.5 dt leaves the turn as it is",
-            )
-        return dict(tensors)
 
     def check_inputs(
         self, module: nn.Module, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool
