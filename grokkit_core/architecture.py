@@ -55,10 +55,12 @@ class Architecture(ABC):
     `reads_context` is set by architectures whose `forward` takes `context`, a mapping of tensors of shape `(batch,)`.
     `verbs` names methods that take a cassette first: `verbs = ("multiply",)` makes `cassette.multiply(a, b)` call
     `architecture.multiply(cassette, a, b)`. A name that every cassette has already keeps its meaning.
-    `benchmark_settings` are the settings of `benchmark`.
+    `benchmark_settings` are the settings of `benchmark`. `composite` is set by those whose network only holds the tensors
+    of `members`, which answer in its place.
     """
 
     reads_context: bool = False
+    composite: bool = False
     verbs: Sequence[str] = ()
     benchmark_settings: Sequence[Field] = ()
     plugins: PluginHost
@@ -80,6 +82,10 @@ class Architecture(ABC):
     @abstractmethod
     def signature(self, config: Mapping[str, Any]) -> Signature:
         """What a network of this config takes and gives."""
+
+    def members(self, cassette: Cassette) -> Mapping[str, Cassette]:
+        """The cassettes inside a composition of several tasks, by key."""
+        return {}
 
     def layers(self, config: Mapping[str, Any]) -> Sequence[Layer] | None:
         """The affine layers that transfer operators of general use work on; None when the network is opaque to them."""

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from grokkit_core import contract, packing, saving, store
 from grokkit_core.architecture import Architecture
+from grokkit_core.building import aligned, build_module
 from grokkit_core.devices import choose_device
 from grokkit_core.dtypes import cast, is_inexact, real_dtype
-from grokkit_core.errors import BadManifest, BadWeights, GrokkitError, Incompatible, NotFound, PluginError, UsageError
+from grokkit_core.errors import BadManifest, GrokkitError, Incompatible, NotFound, PluginError, UsageError
+from grokkit_core.fusion import routing
 from grokkit_core.library import Entry
 from grokkit_core.manifest import (
     ArchitectureRef,
@@ -74,6 +76,11 @@ class Cassette:
                 f"{manifest.ref} does not take dtype '{printable(dtype, 40)}'", expected=" or ".join(listed)
             )
         self._dtype = dtype
+
+    @cached_property
+    def members(self) -> Mapping[str, Cassette]:
+        """The cassettes of one task each inside a router or a superposition, by key; empty for a cassette of one task."""
+        return MappingProxyType(self.architecture.members(self))
 
     def __repr__(self) -> str:
         certificate = self.manifest.certificate
@@ -142,8 +149,9 @@ class Cassette:
         """The network with its weights in the precision of `dtype`; built once for each."""
         dtype = real_dtype(dtype)
         if dtype not in self._modules:
+            keep = self.architecture.composite
             with torch.inference_mode(False):
-                tensors = {name: cast(tensor, dtype) for name, tensor in self.tensors.items()}
+                tensors = {n: aligned(t if keep else cast(t, dtype)) for n, t in self.tensors.items()}
                 self._modules[dtype] = build_module(self.architecture, self.manifest.architecture.config, tensors)
         return self._modules[dtype]
 
@@ -152,24 +160,33 @@ class Cassette:
         *inputs: Tensor,
         context: Mapping[str, Tensor | float] | None = None,
         key: str | None = None,
-        **named: Tensor,
-    ) -> Tensor:
+        **named: Any,
+    ) -> Any:
         """The prediction "batch *out" for inputs that fit the signature; never padded, truncated or guessed.
 
-        `context` gives the conditioning variables, a number or "batch" each; extra ones are ignored. `key` chooses a
-        member of a cassette of several tasks. Raises `Incompatible` for anything that does not fit.
+        `context` gives the conditioning variables, a number or "batch" each; extra ones are ignored. Of a cassette of
+        several tasks the member answers that `key` names (itself or its task), or the only one whose signature the inputs
+        fit; inputs of several members, named by key, task or input name, give a mapping of predictions by those names.
+        Raises `Incompatible` for anything that does not fit, `NoMatch` and `Ambiguous` with the candidates.
         """
-        if key is not None:
-            raise Incompatible(
-                f"{self.manifest.ref} answers one task and has no member '{printable(key, 60)}'",
-                hint="leave the key out",
-            )
-        return self.predict(contract.named_inputs(self.signature, inputs, named), context)
+        if self.members and key is None and named and not inputs:
+            routes = routing.by_name(self, named, lambda name, member: _takes(member, (), {name: named[name]}))
+            if routes is not None:
+                return {name: route.cassette.predict(named[name], context) for name, route in routes.items()}
+        chosen = self.route(*inputs, key=key, **named).cassette
+        return chosen.predict(contract.named_inputs(chosen.signature, inputs, named), context)
 
     def predict(
-        self, inputs: Inputs, context: Mapping[str, Tensor | float] | None = None, *, force: bool = False
+        self,
+        inputs: Inputs,
+        context: Mapping[str, Tensor | float] | None = None,
+        *,
+        key: str | None = None,
+        force: bool = False,
     ) -> Tensor:
         """As a call, with inputs as a task samples them; `force` admits values outside the domain."""
+        if self.members or key is not None:
+            return self._answering(inputs, key).predict(inputs, context, force=force)
         call = self._checked(inputs, context, force=force)
         with torch.inference_mode(not any(tensor.requires_grad for tensor in call.tensors)):
             if self.architecture.reads_context:
@@ -177,6 +194,18 @@ class Cassette:
             else:
                 result = call.module(*call.tensors)
         return result
+
+    def route(self, *inputs: Tensor, key: str | None = None, **named: Tensor) -> routing.Route:
+        """Which member would answer, and why; nothing is computed. Of a cassette of one task, itself.
+
+        Raises `NoMatch` or `Ambiguous` with the candidates, `NotFound` for a key of nothing.
+        """
+        what = routing.shapes(inputs, named)
+        return routing.route(self, key, lambda member: _takes(member, inputs, named), what)
+
+    def _answering(self, inputs: Inputs, key: str | None) -> Cassette:
+        positional, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), inputs)
+        return self.route(*positional, key=key, **named).cassette
 
     def _checked(self, inputs: Inputs, context: Mapping[str, Tensor | float] | None, *, force: bool) -> _Call:
         """The network and what it is called with, once everything fits."""
@@ -198,6 +227,7 @@ class Cassette:
         steps: int,
         *,
         context: Mapping[str, Tensor | float] | None = None,
+        key: str | None = None,
         force: bool = False,
     ) -> Iterator[Tensor]:
         """The outputs of `steps` successive applications.
@@ -209,6 +239,9 @@ class Cassette:
         """
         if not isinstance(steps, int) or steps < 0:
             raise UsageError(f"{printable(repr(steps), 40)} steps", expected="a whole number from 0 on")
+        if self.members or key is not None:
+            yield from self._answering(inputs, key).rollout(inputs, steps, context=context, force=force)
+            return
         task = self.task
         if not isinstance(inputs, Tensor) and len(self.signature.inputs) == 1:
             (inputs,) = contract.named_inputs(self.signature, (), inputs).values()
@@ -239,6 +272,10 @@ class Cassette:
         """
         return Cassette(self.manifest, self.tensors, plugins=self.plugins, device=device, dtype=dtype)
 
+    def placed(self, member: Cassette) -> Cassette:
+        """A member on this cassette's device, in the dtype that this one was moved to if any."""
+        return member if self._dtype is None else member.to(self.device, self._dtype)
+
     def with_certificate(self, certificate: Certificate) -> Cassette:
         """The same network with another certificate."""
         return self._with(self.manifest.replace(certificate=certificate))
@@ -265,6 +302,10 @@ class _Call:
     module: nn.Module
     tensors: list[Tensor]
     context: Mapping[str, Tensor]
+
+
+def _takes(member: Cassette, inputs: Sequence[Tensor], named: Mapping[str, Any]) -> None:
+    routing.takes(member.signature, inputs, named)
 
 
 def _taken(outputs: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
@@ -315,73 +356,16 @@ def from_stored(
     cassette.module  # noqa: B018  (building it is the check)
     architecture, config = cassette.architecture, manifest.architecture.config
     architecture.check_tensors(config, cassette.tensors)
-    if found := _signature_differences(manifest.signature, architecture.signature(config)):
+    if found := stated_otherwise(manifest.signature, architecture.signature(config)):
         raise BadManifest(f"{manifest.ref} states another signature than its network has: {'; '.join(found)}")
     return cassette
 
 
-def _signature_differences(stated: Signature, built: Signature) -> list[str]:
+def stated_otherwise(stated: Signature, built: Signature) -> list[str]:
+    """Where the signature that a manifest states is not the one that its network has, in words."""
     required = [variable.name for variable in stated.context if variable.required]
     lost = [f"context variable '{v.name}' is required" for v in built.context if v.required and v.name not in required]
     return [*differences(stated, built), *lost]
-
-
-def build_module(architecture: Architecture, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The network of `config` holding exactly these tensors: frozen, in evaluation mode.
-
-    It is built on the meta device first, so that a config cannot allocate more than the weights file holds. Raises
-    `BadManifest` for a config that the architecture refuses and `BadWeights` for tensors that it does not expect.
-    """
-    identifier = architecture.spec.id
-    try:
-        settled = architecture.settled(config)
-        architecture.check(settled)
-        with torch.device("meta"):
-            module = architecture.build(settled)
-    except UsageError as error:
-        raise BadManifest(f"config: {error}") from None
-    expected = module.state_dict()
-    _compare(expected, tensors, identifier)
-    complex_names = {name for name, tensor in expected.items() if tensor.is_complex()}
-    state = {name: _as_complex(t) if name in complex_names else t for name, t in tensors.items()}
-    module.load_state_dict(state, assign=True, strict=True)
-    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
-        module = _rebuilt(architecture, settled, state)
-    return module.requires_grad_(False).eval()
-
-
-def _rebuilt(architecture: Architecture, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    """The same on a real device, for networks that compute constants while they are built."""
-    with torch.random.fork_rng(devices=[]), next(iter(state.values())).device:
-        module = architecture.build(config)
-    kinds = [tensor.dtype for tensor in state.values() if is_inexact(tensor)]
-    if kinds:
-        module._apply(lambda tensor: cast(tensor, kinds[0]))  # type: ignore[no-untyped-call]
-    module.load_state_dict(dict(state), assign=True, strict=True)
-    return module
-
-
-def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], identifier: str) -> None:
-    for name in sorted(set(expected) ^ set(tensors)):
-        verb = "lacks" if name in expected else "holds the unexpected"
-        raise BadWeights(
-            f"the weights file {verb} tensor '{printable(name, 80)}'", expected=f"what {identifier} builds"
-        )
-    for name, tensor in tensors.items():
-        wanted = expected[name]
-        shape = [*wanted.shape, 2] if wanted.is_complex() and not tensor.is_complex() else list(wanted.shape)
-        if list(tensor.shape) != shape:
-            raise BadWeights(
-                f"tensor '{name}' has shape {list(tensor.shape)}",
-                expected=f"{shape}, which {identifier} builds",
-            )
-        inexact = is_inexact(wanted)
-        if inexact != is_inexact(tensor) or not (inexact or wanted.dtype == tensor.dtype):
-            raise BadWeights(f"tensor '{name}' has dtype {tensor.dtype}", expected=str(wanted.dtype))
-
-
-def _as_complex(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_complex() else torch.view_as_complex(tensor.contiguous())
 
 
 def draft(

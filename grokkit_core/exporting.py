@@ -84,25 +84,30 @@ def export(
     to: str,
     path: str | Path,
     *,
+    key: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
     library: Where = None,
 ) -> Exported:
     """Write a cassette to `path`, which must not exist, in the format `to`; raises before anything is left behind.
 
-    `folder` holds the cassette's own files and can be imported. `onnx` needs the extra `grokkit[export]` and is checked in
+    `folder` holds the cassette's own files and can be imported. `key` takes one member out of a router or a superposition. `onnx` needs the extra `grokkit[export]` and is checked in
     onnxruntime. `pt2` is a `torch.export` archive; it contains a pickled sample input, so load only files that you made.
     """
     if to not in KINDS:
         raise UsageError(f"format '{printable(to, 40)}'", expected=", ".join(KINDS))
     cassette = ref if isinstance(ref, Cassette) else load(ref, library=workspace(library))
+    if key is not None:
+        cassette = cassette.route(key=key).cassette
     target = Path(path)
     if target.exists() or target.is_symlink():
         raise UsageError(f"{printable(target, 160)} exists", expected="a path where nothing is yet")
+    if cassette.members:
+        return _export_composition(cassette, to, target, seed)
     traced = _Traced.of(cassette.to("cpu", dtype or _preferred(cassette)), seed)
     with _staged(target) as staging:
         if to == "folder":
-            run = _write_folder(cassette, staging)
+            run = _beside(_write_folder(cassette, staging))
         else:
             run = _write_onnx(traced, staging) if to == "onnx" else _write_pt2(traced, staging)
         apart, compared = traced.compare(run, to)
@@ -117,6 +122,32 @@ def export(
         traced.names,
         traced.notes if to != "folder" else (),
     )
+
+
+def _export_composition(cassette: Cassette, to: str, target: Path, seed: int) -> Exported:
+    """A cassette of several tasks, which is no single graph; each member of the copy is compared."""
+    from grokkit_core.fusion.isolation import BATCHES as COMPARED
+    from grokkit_core.fusion.isolation import same, sampled
+
+    manifest = cassette.manifest
+    if to != "folder":
+        raise Incompatible(
+            f"{manifest.ref} answers several tasks, and {to} holds one graph",
+            expected="one member, chosen with --key",
+            hint=f"it has {', '.join(cassette.members)}",
+        )
+    with _staged(target) as staging:
+        copy = _write_folder(cassette, staging)
+        for name, member in cassette.members.items():
+            for size in COMPARED:
+                batch = sampled(member, size, seed)
+                given = batch.inputs, batch.context
+                expected = member.predict(*given, force=True)
+                if not same(copy.predict(*given, key=name, force=True), expected):
+                    raise Incompatible(f"member '{name}' of the copy differs", hint="nothing was written")
+        os.replace(staging, target)
+    compared = sum(COMPARED) * len(cassette.members)
+    return Exported(manifest, to, str(target), 0.0, compared, manifest.certificate.dtype, tuple(cassette.members))
 
 
 def _preferred(cassette: Cassette) -> str | None:
@@ -263,8 +294,8 @@ def _first_line(error: Exception | None) -> str:
 # -- formats ---------------------------------------------------------------------------------------------------------
 
 
-def _write_folder(cassette: Cassette, staging: Path) -> Run:
-    """The cassette's own two files and a page that says what they are."""
+def _write_folder(cassette: Cassette, staging: Path) -> Cassette:
+    """The cassette's own two files and a page that says what they are; the cassette as it is read from there."""
     from grokkit_core import packing, saving
 
     data = packing.pack(cassette.tensors)
@@ -276,9 +307,13 @@ def _write_folder(cassette: Cassette, staging: Path) -> Run:
     (staging / WEIGHTS).write_bytes(data)
     (staging / README).write_text(_readme(manifest), "utf-8")
     stored = store.read(staging)
-    copy = from_stored(stored.manifest, stored.weights, plugins=cassette.plugins)
-    names = [spec.name for spec in cassette.signature.inputs]
-    variables = [v.name for v in cassette.signature.context]
+    return from_stored(stored.manifest, stored.weights, plugins=cassette.plugins)
+
+
+def _beside(copy: Cassette) -> Run:
+    """The copy called with its inputs in order, then its context variables."""
+    names = [spec.name for spec in copy.signature.inputs]
+    variables = [v.name for v in copy.signature.context]
 
     def run(given: Sequence[Tensor]) -> Tensor:
         context = dict(zip(variables, given[len(names) :], strict=False))

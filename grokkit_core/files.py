@@ -16,7 +16,9 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -40,8 +42,41 @@ EXACT_INTEGERS = 2**53
 """Below this every integer is a float64."""
 
 STDIN = "-"
+OUTPUTS = "outputs"
+"""Name of the only array in a file of outputs."""
+
 SUFFIXES = (".npy", ".npz", ".csv", ".json", ".safetensors")
 Arrays = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """The arrays of one input file; numbers without a dtype of their own get that of the input which they stand for.
+
+    `names` is None for a file with one array that has no name.
+    """
+
+    names: tuple[str, ...] | None
+    _read: Callable[[str, TensorSpec | None, torch.dtype], Tensor]
+
+    def array(self, name: str, spec: TensorSpec | None, dtype: torch.dtype) -> Tensor:
+        """The array of that name as an input `spec`, in `dtype` if that is listed; raises `Incompatible`."""
+        return self._read(name, spec, dtype)
+
+    def arrays(self, signature: Signature, dtype: torch.dtype) -> Arrays:
+        """All arrays by name; one without a name is the signature's first input."""
+        if self.names is None:
+            spec = signature.inputs[0]
+            return {spec.name: self.array("", spec, dtype)}
+        specs = {spec.name: spec for spec in signature.inputs}
+        return {name: self.array(name, specs.get(name), dtype) for name in self.names}
+
+
+def as_file(given: Tensor | Mapping[str, Tensor] | str | Path) -> ArrayFile:
+    """Tensors as if they had been read, or the file at a path."""
+    if isinstance(given, Tensor):
+        return _one_array(given)
+    return open_arrays(given) if isinstance(given, (str, Path)) else _arrays(dict(given), views=False)
 
 
 def read_arrays(path: str | Path, signature: Signature, dtype: torch.dtype) -> Arrays:
@@ -50,24 +85,42 @@ def read_arrays(path: str | Path, signature: Signature, dtype: torch.dtype) -> A
     `.npy`, `.npz` and `.safetensors` keep their dtypes. `.csv` (one row a sample, flattened) and `.json` numbers take
     the dtype of the input they stand for, `dtype` if that is listed. Raises `NotFound`, `TooLarge` or `Incompatible`.
     """
+    return open_arrays(path).arrays(signature, dtype)
+
+
+def open_arrays(path: str | Path) -> ArrayFile:
+    """An input file, read whole; `-` is JSON on standard input. Raises `NotFound`, `TooLarge`, `UsageError` or `Incompatible`."""
     if str(path) == STDIN:
         if sys.stdin is None:
             raise NotFound("standard input is closed", expected="JSON on standard input", hint="or --input FILE")
-        return _from_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input", signature, dtype)
+        return _json_file(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
     place = expanded(path)
     suffix = place.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"input file {printable(place, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES))
-    data = _read(place)
-    shown = printable(place, 160)
-    readers: Mapping[str, Callable[[], Arrays]] = {
-        ".npy": lambda: {signature.inputs[0].name: _npy(data, shown)},
-        ".npz": lambda: _npz(data, shown),
-        ".csv": lambda: _from_csv(data, shown, signature.inputs[0], dtype),
-        ".json": lambda: _from_json(data, shown, signature, dtype),
-        ".safetensors": lambda: _safetensors(data, shown, signature),
+    readers: Mapping[str, Callable[[bytes, str], ArrayFile]] = {
+        ".npy": lambda data, shown: _one_array(_npy(data, shown)),
+        ".npz": lambda data, shown: _arrays(_npz(data, shown), views=False),
+        ".csv": lambda data, shown: ArrayFile(None, partial(_from_csv, data, shown)),
+        ".json": _json_file,
+        ".safetensors": lambda data, shown: _arrays(_safetensors(data, shown), views=True),
     }
-    return readers[suffix]()
+    if suffix not in readers:
+        raise UsageError(f"input file {printable(place, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES))
+    return readers[suffix](_read(place), printable(place, 160))
+
+
+def _one_array(tensor: Tensor) -> ArrayFile:
+    return ArrayFile(None, lambda name, spec, dtype: tensor)
+
+
+def _arrays(tensors: Arrays, *, views: bool) -> ArrayFile:
+    """Tensors by name; with `views` those of complex inputs may be real, with a last axis of two."""
+
+    def read(name: str, spec: TensorSpec | None, dtype: torch.dtype) -> Tensor:
+        tensor = tensors[name]
+        pairs = views and spec is not None and spec.dtypes[0].startswith("complex") and tensor.shape[-1:] == (2,)
+        return torch.view_as_complex(tensor) if pairs and not tensor.is_complex() else tensor
+
+    return ArrayFile(tuple(tensors), read)
 
 
 def _read(place: Path) -> bytes:
@@ -127,9 +180,9 @@ def _npz(data: bytes, shown: str) -> Arrays:
         raise Incompatible(f"{shown} is not an .npz archive: {printable(error, 120)}") from None
 
 
-def _safetensors(data: bytes, shown: str, signature: Signature) -> Arrays:
+def _safetensors(data: bytes, shown: str) -> Arrays:
     try:
-        tensors = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except (
         safetensors.SafetensorError,
         KeyError,
@@ -139,13 +192,9 @@ def _safetensors(data: bytes, shown: str, signature: Signature) -> Arrays:
         RuntimeError,
     ) as error:
         raise Incompatible(f"{shown} is not a safetensors file: {printable(error, 120)}") from None
-    wants = {spec.name for spec in signature.inputs if spec.dtypes[0].startswith("complex")}
-    return {
-        name: torch.view_as_complex(t) if name in wants and t.shape[-1:] == (2,) else t for name, t in tensors.items()
-    }
 
 
-def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> Arrays:
+def _from_csv(data: bytes, shown: str, name: str, spec: TensorSpec | None, dtype: torch.dtype) -> Tensor:
     """One row a sample, its numbers flattened in row-major order; a first row of names is skipped.
 
     Where the spec's unit names its columns ("theta rad, omega rad/s"), the same names in another order are refused.
@@ -154,6 +203,7 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
         rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise Incompatible(f"{shown} is not a CSV file: {printable(error, 120)}") from None
+    assert spec is not None  # a file without names stands for an input
     sizes = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
     if len(sizes) != len(spec.axes) - 1:
         raise Incompatible(
@@ -170,7 +220,7 @@ def _from_csv(data: bytes, shown: str, spec: TensorSpec, dtype: torch.dtype) -> 
                 f"row {number} of {shown} has {what}", expected=f"{width} numbers, {spec.shape} flattened"
             )
     values = torch.tensor([[float(cell) for cell in row] for row in rows], dtype=torch.float64)
-    return {spec.name: _exactly(values.reshape(len(rows), *sizes), _dtype_for(spec, dtype), shown)}
+    return _exactly(values.reshape(len(rows), *sizes), _dtype_for(spec, dtype), shown)
 
 
 def _check_order(spec: TensorSpec, header: list[str], shown: str) -> None:
@@ -200,17 +250,21 @@ def _numeric(row: list[str]) -> bool:
         return False
 
 
-def _from_json(data: bytes, shown: str, signature: Signature, dtype: torch.dtype) -> Arrays:
-    """Nested lists for the first input, or an object of nested lists by input (and context) name."""
+def _json_file(data: bytes, shown: str) -> ArrayFile:
+    """Nested lists for one input, or an object of nested lists by input (and context) name."""
     if len(data) > MAX_BYTES:
         raise TooLarge(f"{shown} is too large", expected=f"at most {MAX_BYTES} bytes")
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Incompatible(f"{shown} is not JSON: {printable(error, 120)}") from None
-    given = value if isinstance(value, dict) else {signature.inputs[0].name: value}
-    specs = {spec.name: spec for spec in signature.inputs}
-    return {name: _json_tensor(item, name, specs.get(name), dtype, shown) for name, item in given.items()}
+    named = value if isinstance(value, dict) else None
+
+    def read(name: str, spec: TensorSpec | None, dtype: torch.dtype) -> Tensor:
+        called = name or (spec.name if spec is not None else "")
+        return _json_tensor(value if named is None else named[name], called, spec, dtype, shown)
+
+    return ArrayFile(None if named is None else tuple(named), read)
 
 
 def _json_tensor(item: Any, name: str, spec: TensorSpec | None, dtype: torch.dtype, shown: str) -> Tensor:
@@ -245,18 +299,24 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 class ArrayWriter:
     """Writes outputs to a file as they come; the file appears, complete, when the block ends without an error.
 
-    With `steps` the array has a leading step axis, and `.npy` and `.csv` are streamed rather than collected.
+    With `steps` the array has a leading step axis, and `.npy` and `.csv` are streamed rather than collected. Several
+    arrays, by `names`, need a format that keeps names.
     """
 
-    def __init__(self, path: Path, steps: int | None) -> None:
-        self.path, self.steps = expanded(path), steps
+    def __init__(self, path: Path, steps: int | None, names: Sequence[str] = (OUTPUTS,)) -> None:
+        self.path, self.steps, self.names = expanded(path), steps, tuple(names)
         self.suffix = self.path.suffix.lower()
         if self.suffix not in SUFFIXES:
             raise UsageError(
                 f"output file {printable(path, 160)}", expected="a file that ends with " + ", ".join(SUFFIXES)
             )
+        if len(self.names) > 1 and self.suffix in (".npy", ".csv"):
+            raise UsageError(
+                f"{len(self.names)} arrays to {printable(path, 160)}",
+                expected="a file that ends with .npz, .json, .safetensors",
+            )
         self._started = False
-        self._kept: list[Tensor] = []
+        self._kept: dict[str, list[Tensor]] = {}
         self._staging = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         self._file: BinaryIO | None = None
 
@@ -267,7 +327,7 @@ class ArrayWriter:
             raise StoreError.from_os(error, f"writing {printable(self.path, 160)}", keeping=False) from None
         return self
 
-    def add(self, outputs: Tensor) -> None:
+    def add(self, outputs: Tensor, name: str = OUTPUTS) -> None:
         """Take the outputs "batch *out" of one step (or the only ones)."""
         assert self._file is not None
         try:
@@ -276,7 +336,7 @@ class ArrayWriter:
             elif self.suffix == ".csv":
                 np.savetxt(self._file, outputs.reshape(len(outputs), -1).numpy(), delimiter=",", fmt="%.17g")
             else:
-                self._kept.append(outputs)
+                self._kept.setdefault(name, []).append(outputs)
         except OSError as error:
             raise StoreError.from_os(error, f"writing {printable(self.path, 160)}", keeping=False) from None
         self._started = True
@@ -318,12 +378,14 @@ class ArrayWriter:
         assert self._file is not None
         if not self._kept:
             return
-        outputs = self._kept[0] if self.steps is None else torch.stack(self._kept)
+        found = {name: kept[0] if self.steps is None else torch.stack(kept) for name, kept in self._kept.items()}
         if self.suffix == ".npz":
-            np.savez(self._file, outputs=outputs.numpy())
-        elif self.suffix == ".json":
-            plain = real_view(outputs)
-            self._file.write(json.dumps(plain.tolist()).encode() + b"\n")
+            named: dict[str, Any] = {name: tensor.numpy() for name, tensor in found.items()}
+            np.savez(self._file, **named)
+            return
+        plain = {name: real_view(tensor).contiguous() for name, tensor in found.items()}
+        if self.suffix == ".json":
+            lists = {name: tensor.tolist() for name, tensor in plain.items()}
+            self._file.write(json.dumps(lists[OUTPUTS] if self.names == (OUTPUTS,) else lists).encode() + b"\n")
         else:
-            plain = real_view(outputs)
-            self._file.write(safetensors.torch.save({"outputs": plain.contiguous()}, metadata={"format": "pt"}))
+            self._file.write(safetensors.torch.save(plain, metadata={"format": "pt"}))

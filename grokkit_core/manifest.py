@@ -20,6 +20,8 @@ SCHEMA = 1
 MAX_BYTES = 256 * 1024
 MAX_CURVE_ROWS = 512
 WEIGHTS = "weights.safetensors"
+COMPOSITE = "composite"
+"""The task of cassettes that hold members of several tasks."""
 
 Verdict = Literal["exact", "bounded", "estimated", "failed"]
 VERDICTS: tuple[Verdict, ...] = ("exact", "bounded", "estimated", "failed")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grokkit_core.hookspecs import hookimpl
-from grokkit_core.specs import ArchitectureSpec, Component, Field, FusionSpec, GateSpec, TransferSpec
+from grokkit_core.specs import ArchitectureSpec, Component, Field, FusionSpec, GateSpec, TaskSpec, TransferSpec
+from grokkit_core.tensors import Signature
 
 
 @hookimpl
@@ -32,6 +33,41 @@ def _fusions() -> Iterator[Component]:
         target="grokkit_core.fusion.ensemble:EnsembleArchitecture",
         config=[Field("members", "json"), Field("gate", "json"), Field("nested", "json", ())],
         summary="members with a gate",
+    )
+    yield from _composites()
+
+
+def _composites() -> Iterator[Component]:
+    """Compositions of several tasks: their task, and for each fusion the architecture of what it makes."""
+    yield TaskSpec(
+        "composite",
+        Signature([], []),
+        target="grokkit_core.fusion.composite_task:CompositeTask",
+        summary="what the members of a router or a superposition compute, each its own task",
+    )
+    yield FusionSpec(
+        "router",
+        target="grokkit_core.fusion.router:RouterFusion",
+        summary="cassettes of different tasks behind one, chosen by key or by exact signature",
+    )
+    yield ArchitectureSpec(
+        "grokkit_core/router",
+        version=1,
+        target="grokkit_core.fusion.router:RouterArchitecture",
+        config=[Field("members", "json")],
+        summary="members with tensors of their own",
+    )
+    yield FusionSpec(
+        "superposition",
+        target="grokkit_core.fusion.superposition:SuperpositionFusion",
+        summary="the same with all weights in one flat tensor per dtype, each member bit-exact and isolated",
+    )
+    yield ArchitectureSpec(
+        "grokkit_core/superposition",
+        version=1,
+        target="grokkit_core.fusion.superposition:SuperpositionArchitecture",
+        config=[Field("members", "json"), Field("table", "json")],
+        summary="members in one flat tensor per dtype, with a table of their blocks",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from grokkit_core.cassette import Cassette, load
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.dtypes import cast, is_inexact, real_dtype, real_view
 from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.files import ArrayWriter, read_arrays
+from grokkit_core.files import ArrayFile, ArrayWriter, as_file
+from grokkit_core.fusion import routing
 from grokkit_core.task import Inputs, Task, map_tensors
 from grokkit_core.text import printable
 from grokkit_core.transfer.regrid import grid_axes, resampled
 from grokkit_core.workspace import Where, workspace
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Prediction:
     """Outputs of a cassette on one input: "batch *out", or "step batch *out" for a rollout.
 
     `drift` names invariants; `horizon` says how long a rollout can hold, where the task knows a limit; `notes` are remarks
-    on inputs and outputs.
+    on inputs and outputs. `routed` says which member of a composition answered, by which rule; where several did, each on
+    an input of its own, `parts` has their predictions by the input's name.
     """
 
     outputs: Tensor | None
@@ -40,9 +44,17 @@ class Prediction:
     horizon: Mapping[str, float] | None = None
     path: str | None = None
     notes: tuple[str, ...] = ()
+    routed: Mapping[str, Any] | None = None
+    parts: Mapping[str, Prediction] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object of `grokkit run --json`; outputs written to a file stand there, and its path here."""
+        if self.parts:
+            inner = {name: part.to_json() for name, part in self.parts.items()}
+            fields = ("outputs", "shape", "dtype", "drift", "horizon", "routed")
+            whole = {field: {name: values[field] for name, values in inner.items()} for field in fields}
+            outputs = whole["outputs"] if self.path is None else self.path
+            return {**whole, "outputs": outputs, "seconds": self.seconds, "notes": list(self.notes)}
         return {
             "outputs": self.path if self.outputs is None else nested(self.outputs),
             "shape": list(self.shape),
@@ -51,7 +63,7 @@ class Prediction:
             "drift": _numbers(self.drift),
             "horizon": _numbers(self.horizon),
             "notes": list(self.notes),
-            "routed": None,
+            "routed": dict(self.routed) if self.routed else None,
         }
 
 
@@ -120,30 +132,108 @@ def run(
     cassette = chosen.to(choose_device(device, chosen.manifest.weights.parameters), dtype)
     if steps is not None and steps < 1:
         raise UsageError(f"{steps} steps", expected="at least 1")
-    tensors, found = _inputs(cassette, inputs)
-    if dtype is not None:
-        _check_dtype(tensors, dtype)
-    if to_grid is not None:
-        tensors = lifted(cassette, tensors, to_grid)
-    given = {**found, **(context or {})}
+    file, given = as_file(inputs), dict(context or {})
+    how = _How(steps, to_grid, force, dtype, output, on_outputs)
+    if cassette.members and key is None and (routes := _by_name(cassette, file)) is not None:
+        return _mixed(cassette, routes, file, given, how)
+    if not cassette.members and key is None:
+        return _answer(cassette, _inputs(cassette, file), given, how)
+    route = routing.route(cassette, key, lambda member: _offered(member, file), "the input")
+    return replace(_answer(route.cassette, _inputs(route.cassette, file), given, how), routed=route.to_json())
+
+
+@dataclass(frozen=True)
+class _How:
+    """The settings of a run."""
+
+    steps: int | None
+    to_grid: int | None
+    force: bool
+    dtype: str | None
+    output: str | Path | None = None
+    on_outputs: Callable[[Tensor], None] | None = None
+
+
+def _answer(
+    cassette: Cassette, found: tuple[Tensors, Tensors], context: Mapping[str, float | Tensor], how: _How
+) -> Prediction:
+    """Predict with one cassette of one task on inputs, and context, that a file brought."""
+    tensors, steps = found[0], how.steps
+    if how.dtype is not None:
+        _check_dtype(tensors, how.dtype)
+    if how.to_grid is not None:
+        tensors = lifted(cassette, tensors, how.to_grid)
+    given = {**found[1], **context}
     drift = _drift(cassette, tensors, given) if steps is not None else None
     horizon = drift.horizon() if drift else None
     started = time.perf_counter()
     collected: list[Tensor] = []
     with fitting_threads(cassette.manifest.weights.parameters):
-        watched = _Watched(_results(cassette, tensors, given, key, steps, force), drift)
+        watched = _Watched(_results(cassette, tensors, given, steps, how.force), drift)
         results = iter(watched)
-        if output is not None:
-            shape, kind = _write(Path(output), results, steps)
+        if how.output is not None:
+            shape, kind = _write(Path(how.output), results, steps)
         else:
-            shape, kind = _hand_on(results, on_outputs or collected.append)
+            shape, kind = _hand_on(results, how.on_outputs or collected.append)
     if steps is not None:
         shape = (steps, *shape)
     kept = (torch.stack(collected) if steps is not None else collected[0]) if collected else None
-    path = str(output) if output is not None else None
+    path = str(how.output) if how.output is not None else None
     worst = drift.worst if drift else None
     notes = (*cassette.architecture.remarks(_ordered(cassette, tensors)), *watched.notes)
     return Prediction(kept, shape, kind, time.perf_counter() - started, worst, horizon, path, notes)
+
+
+def _by_name(cassette: Cassette, file: ArrayFile) -> dict[str, routing.Route] | None:
+    """Where the named arrays of a file go, each to a member of its own; None where they are the inputs of one member."""
+    if file.names is None:
+        return None
+    variables = {v.name for member in cassette.members.values() for v in member.signature.context}
+    names = [name for name in file.names if name not in variables]
+
+    def offer(name: str, member: Cassette) -> None:
+        (spec,) = member.signature.inputs
+        routing.takes(member.signature, (), {name: file.array(name, spec, member.dtype)})
+
+    return routing.by_name(cassette, names, offer) if names else None
+
+
+def _offered(member: Cassette, file: ArrayFile) -> None:
+    """Raise `Incompatible` unless the arrays of a file, without the member's context, are what it takes."""
+    routing.takes(member.signature, (), _inputs(member, file)[0])
+
+
+def _mixed(
+    cassette: Cassette,
+    routes: Mapping[str, routing.Route],
+    file: ArrayFile,
+    context: Mapping[str, float | Tensor],
+    how: _How,
+) -> Prediction:
+    """Predictions of several members, each on the array of its name; written together, once all are there."""
+    alone = replace(how, output=None, on_outputs=None)
+    known = {v.name for member in cassette.members.values() for v in member.signature.context}
+    found = {n: file.array(n, None, torch.float64) for n in file.names or () if n in known and n not in routes}
+    parts: dict[str, Prediction] = {}
+    for name, route in routes.items():
+        specs = route.cassette.signature.inputs
+        if len(specs) != 1:
+            raise Incompatible(
+                f"'{name}' for member '{route.key}', which takes {', '.join(spec.name for spec in specs)}",
+                hint="give it by itself, with --key",
+            )
+        tensor = file.array(name, specs[0], route.cassette.dtype)
+        made = _answer(route.cassette, ({specs[0].name: tensor}, found), context, alone)
+        parts[name] = replace(made, routed=route.to_json())
+    if how.output is not None:
+        with ArrayWriter(Path(how.output), None, tuple(parts)) as writer:
+            for name, part in parts.items():
+                assert part.outputs is not None
+                writer.add(part.outputs, name)
+    path = str(how.output) if how.output is not None else None
+    seconds = sum(part.seconds for part in parts.values())
+    notes = tuple(f"{name}: {note}" for name, part in parts.items() for note in part.notes)
+    return Prediction(None, (), "", seconds, path=path, notes=notes, parts=parts)
 
 
 def _ordered(cassette: Cassette, tensors: Mapping[str, Tensor]) -> list[Tensor]:
@@ -230,27 +320,19 @@ def _results(
     cassette: Cassette,
     tensors: Mapping[str, Tensor],
     context: Mapping[str, float | Tensor],
-    key: str | None,
     steps: int | None,
     force: bool,
 ) -> Iterator[Tensor]:
-    if key is not None:
-        yield cassette(context=context, key=key, **tensors)
-    elif steps is None:
+    if steps is None:
         yield cassette.predict(tensors, context, force=force)
     else:
         yield from cassette.rollout(tensors, steps, context=context, force=force)
 
 
-def _inputs(
-    cassette: Cassette, given: Tensor | Mapping[str, Tensor] | str | Path
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _inputs(cassette: Cassette, file: ArrayFile) -> tuple[Tensors, Tensors]:
     """Input tensors by name, and context variables that a file with named arrays brought along."""
     signature = cassette.signature
-    if isinstance(given, Tensor):
-        return {signature.inputs[0].name: given}, {}
-    if isinstance(given, (str, Path)):
-        given = read_arrays(given, signature, cassette.dtype)
+    given = file.arrays(signature, cassette.dtype)
     variables = {variable.name for variable in signature.context}
     inputs = {name: tensor for name, tensor in given.items() if name not in variables}
     return inputs, {name: tensor for name, tensor in given.items() if name in variables}

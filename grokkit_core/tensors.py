@@ -388,9 +388,9 @@ def parse_context(pairs: Iterable[str]) -> Mapping[str, float]:
     return result
 
 
-def unread_context(signature: Signature, given: Iterable[str]) -> list[str]:
-    """Remarks on context variables that a signature does not declare; they are ignored, which may be a slip."""
-    known = [variable.name for variable in signature.context]
+def unread_context(declared: Iterable[ContextSpec], given: Iterable[str]) -> list[str]:
+    """Remarks on context variables that are not declared; they are ignored, which may be a slip."""
+    known = [variable.name for variable in declared]
     reads = f"; it reads {', '.join(known)}" if known else ""
     return [f"context '{printable(name, 60)}' is not read{reads}" for name in given if name not in known]
 

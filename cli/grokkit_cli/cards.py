@@ -11,11 +11,11 @@ from rich.table import Table
 
 from grokkit_cli.charts import sparkline
 from grokkit_cli.render import number, row, size, table
-from grokkit_core.manifest import Baseline, Certificate, Manifest, Metric, Provenance
+from grokkit_core.fusion.parts import parse_parts
+from grokkit_core.manifest import COMPOSITE, Baseline, Certificate, Manifest, Metric, Provenance
 from grokkit_core.strictjson import canonical
 from grokkit_core.text import printable
 
-SHOWN_WEIGHTS = 8
 MOST_COLUMNS = 6
 """Contexts that stand side by side; more of them stand below each other."""
 
@@ -23,16 +23,13 @@ WIDEST_HEADS = 90
 """Letters in the heads of such columns together; longer contexts stand below each other too."""
 
 if TYPE_CHECKING:
-    from grokkit_core.fusion.compose import Composition
-    from grokkit_core.fusion.fusion import FusionPlan
-    from grokkit_core.fusion.table import Row
     from grokkit_core.transfer.grow import Growth
     from grokkit_core.transfer.operator import TransferPlan
 
 
 def print_card(manifest: Manifest, console: Console) -> None:
     """What it computes, its contract, its certificate with baselines, its curve and lineage."""
-    facts = _facts()
+    facts = facts_table()
     row(facts, "cassette", manifest.ref)
     row(facts, "computes", manifest.summary)
     row(facts, "task", f"{manifest.task.id} {settings(manifest.task.parameters)}")
@@ -55,7 +52,20 @@ def print_card(manifest: Manifest, console: Console) -> None:
         row(facts, title, settings(values) if isinstance(values, Mapping) else values)
     row(facts, "digest", manifest.digest)
     console.print(facts)
+    if manifest.task.id == COMPOSITE:
+        console.print()
+        console.print(_members(manifest))
     _certificate(manifest.certificate, console)
+
+
+def _members(manifest: Manifest) -> Table:
+    """The members of a router or a superposition, each with what it takes and how sure that is."""
+    made = table("member", "task", "takes", "verdict", "method", "parameters", numbers=(5,))
+    for part in parse_parts(manifest.architecture.config):
+        takes = ", ".join(f"{spec.name} {spec.shape}" for spec in part.inputs)
+        found = part.certificate
+        row(made, part.key, part.task.id, takes, found.verdict, found.method, f"{part.parameters:,}")
+    return made
 
 
 def settings(values: Mapping[str, Any]) -> str:
@@ -63,7 +73,8 @@ def settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} = {'null' if value is None else value}" for name, value in values.items())
 
 
-def _facts() -> Table:
+def facts_table() -> Table:
+    """An empty table of names and facts."""
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
@@ -75,7 +86,8 @@ def _config(manifest: Manifest) -> str:
     members = config.get("members")
     if isinstance(members, list):
         count = sum(int(entry.get("count", 1)) for entry in members if isinstance(entry, dict))
-        return f"({count} members, gate {config.get('gate', {}).get('id', '')})"
+        gate = config.get("gate")
+        return f"({count} members" + (f", gate {gate.get('id', '')})" if isinstance(gate, dict) else ")")
     return f"({settings(config)})" if config else ""
 
 
@@ -88,7 +100,7 @@ def _provenance(facts: Table, found: Provenance) -> None:
         row(
             facts,
             found.kind,
-            f"with gate {found.gate.get('id', '')}, seed {found.seed}" if found.gate else "",
+            f"with gate {found.gate.get('id', '')}, seed {found.seed}" if found.gate else f"seed {found.seed}",
         )
     for parent in found.parents:
         row(facts, "parent", f"{parent.name}@{parent.version} {parent.digest[:23]}...")
@@ -205,20 +217,6 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def print_plan(plan: FusionPlan, console: Console) -> None:
-    """What a composition would do."""
-    facts = _facts()
-    row(facts, "fusion", plan.fusion)
-    row(facts, "gate", f"{plan.gate}" + (f", reads {plan.variable}" if plan.variable else ""))
-    for label, manifest in zip(plan.members, plan.manifests, strict=True):
-        row(facts, "member", f"{label}  ({manifest.ref}, {manifest.digest[:19]}...)")
-    for role in ("inputs", "outputs", "context"):
-        for spec in getattr(plan.signature, role):
-            row(facts, role.removesuffix("s"), spec)
-    console.print(facts)
-    console.print("nothing was read, fitted or written (dry run)")
-
-
 def print_growth_plan(plan: TransferPlan, console: Console) -> None:
     """What a growth would do."""
     console.print(_growth(plan))
@@ -241,7 +239,7 @@ def print_growth(made: Growth, console: Console) -> None:
 
 
 def _growth(plan: TransferPlan) -> Table:
-    facts = _facts()
+    facts = facts_table()
     row(facts, "operator", plan.operator)
     row(facts, "source", f"{plan.source.ref}  ({plan.source.digest[:19]}...)")
     for name, partner in plan.partners.items():
@@ -255,73 +253,3 @@ def _growth(plan: TransferPlan) -> Table:
         for spec in getattr(plan.signature, role):
             row(facts, role.removesuffix("s"), spec)
     return facts
-
-
-def print_composition(made: Composition, console: Console) -> None:
-    """Members, fusion and baselines by context; what was won, and what was not."""
-    rows, manifest = made.table, made.cassette.manifest
-    shown = figures(rows[0].metric, rows[0].n, [item.where for item in rows], "mean")
-    for label in made.plan.members:
-        _line(shown, label, [item.members[label] for item in rows])
-    _line(shown, f"{made.plan.gate} fusion", [item.fused for item in rows], style="bold")
-    row(shown, "  95 % interval", *(plus_minus(item.fused, item.interval) for item in rows))
-    row(shown, "  over best member", *(_ratio(item.ratio) for item in rows))
-    for label in made.plan.members[:SHOWN_WEIGHTS] if rows[0].weights else ():
-        row(shown, f"  weight {label}", *(_weight(item.weights[label]) for item in rows))
-    row(shown, "  significant win", *("yes" if item.wins else "no" for item in rows))
-    if any(item.calibration for item in rows):
-        row(shown, "  gate fitted", *(_FITTED[item.calibration] for item in rows))
-    analyses = [item.analysis for item in rows if item.analysis]
-    if len(analyses) == len(rows):
-        if len(made.plan.members) == 2:
-            row(shown, "  error correlation", *(f"{item.correlation[0][1]:.2f}" for item in analyses))
-        _line(shown, "equal weights", [item.uniform for item in analyses], style="dim")
-        _line(shown, "best convex weights, fitted on test", [item.best for item in analyses], style="dim")
-    for name in rows[0].baselines:
-        _line(shown, name, [item.baselines[name] for item in rows], style="dim")
-    console.print(shown)
-    console.print()
-    for line in _verdicts(made, rows):
-        console.print(printable(line, 400))
-    console.print(f"saved as {printable(manifest.ref)} ({manifest.digest[:19]}...)")
-
-
-def _ratio(value: float) -> str:
-    """Three places, since differences of a percent matter; where they do not, three digits."""
-    return f"{value:.3f}" if value < 100 else number(value)
-
-
-_FITTED = {"fitted": "here", "interpolated": "between", "extrapolated": "beyond", "": "-"}
-
-
-def _weight(value: float) -> str:
-    """Three decimals, but never a small weight as none."""
-    return f"{value:.3f}" if value == 0 or abs(value) >= 5e-4 else number(value)
-
-
-def _line(target: Table, label: str, values: Sequence[float], style: str = "") -> None:
-    row(target, label, *map(number, values), number(sum(values) / len(values)), style=style)
-
-
-def _verdicts(made: Composition, rows: Sequence[Row]) -> list[str]:
-    from grokkit_core.fusion.table import is_saturated
-
-    of = len(rows)
-    lines = [
-        f"wins {made.wins} of {of}: better than every member, significant in paired tests (Holm, 5 %)",
-        f"plainly below every member {sum(item.strict for item in rows)} of {of}; "
-        f"at most 1.005 x the best member {sum(item.non_inferior for item in rows)} of {of}",
-    ]
-    amplified = max(item.amplification for item in rows)
-    if amplified > 1.01:
-        lines.append(
-            f"weights of either sign, sum |w| up to {amplified:.2f}: a regression that extrapolates beyond its members"
-        )
-    if is_saturated(rows):
-        lines.append("the gate is saturated: in every context some weight is below 1 % or above 99 %")
-    if made.worse_than:
-        lines.append(
-            "WORSE than these baselines: "
-            + ", ".join(f"{name} ({times} of {of})" for name, times in made.worse_than.items())
-        )
-    return lines

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grokkit_core.errors import UsageError
 from grokkit_core.plugins import PluginHost
-from grokkit_core.specs import GateSpec, TaskSpec, parse_settings
+from grokkit_core.specs import FusionSpec, GateSpec, TaskSpec, parse_settings
 from grokkit_core.text import printable
 
 if TYPE_CHECKING:
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 MAX_SEEDS = 10_000
 
 
-def gate_options(host: PluginHost, gate: str | None, pairs: Sequence[str]) -> dict[str, Any]:
-    """`--set` values of a gate."""
+def gate_options(host: PluginHost, fusion: str, gate: str | None, pairs: Sequence[str]) -> dict[str, Any]:
+    """`--set` values of the gate of a fusion; raises `UsageError` for a fusion that takes none."""
+    fuser = host.spec(FusionSpec, fusion)
+    if pairs and not fuser.gated:
+        raise UsageError(f"--set {printable(pairs[0], 60)} for fusion {fuser.id}", expected="no --set: it has no gate")
     spec = host.spec(GateSpec, gate or "uniform")
     return parse_settings(spec.options, pairs, f"gate {spec.id}")
 

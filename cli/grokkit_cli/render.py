@@ -236,14 +236,14 @@ def benchmark(found: Bench) -> None:
 
 def plan(planned: FusionPlan) -> None:
     """The plan of `grokkit compose --dry-run`."""
-    from grokkit_cli.cards import print_plan
+    from grokkit_cli.compositions import print_plan
 
     print_plan(planned, console())
 
 
 def composition(made: Composition) -> None:
     """The table of `grokkit compose`."""
-    from grokkit_cli.cards import print_composition
+    from grokkit_cli.compositions import print_composition
 
     print_composition(made, console())
 
@@ -294,14 +294,37 @@ def outputs(tensor: Tensor) -> None:
 
 
 def prediction(made: Prediction) -> None:
-    """What `grokkit run` says on stderr after its outputs."""
+    """What `grokkit run` says on stderr after its outputs; those of several members stand on stdout, one object a line."""
+    from grokkit_core.prediction import nested
+
     where = f" to {made.path}" if made.path else ""
+    for name, part in made.parts.items():
+        if part.outputs is not None and made.path is None:
+            print(json.dumps({name: nested(part.outputs)}), flush=True)
+        routed(part, f"{printable(name, 80)}: ")
+    if made.parts:
+        print(f"grokkit: {len(made.parts)} inputs in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
+        notes(made.notes)
+        return
+    routed(made)
     print(f"grokkit: {list(made.shape)} {made.dtype} in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
     for name, worst in (made.drift or {}).items():
         print(f"grokkit: {printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
     for name, value in (made.horizon or {}).items():
         print(f"grokkit: {printable(name.replace('_', ' '))} {value:.3g}", file=sys.stderr)
     notes(made.notes)
+
+
+def routed(made: Prediction, what: str = "") -> None:
+    """Which member of a composition answered, and why."""
+    if made.routed:
+        by = {
+            "key": "by its key",
+            "task": "as the only one of its task",
+            "signature": "as the only one that takes the input",
+        }
+        key, rule = printable(made.routed["key"], 200), made.routed["rule"]
+        print(f"grokkit: {what}answered by {key}, {by[rule]}", file=sys.stderr)
 
 
 def exported(made: Exported) -> None:

@@ -66,7 +66,8 @@ def verify(
     place = workspace(library)
     cassette = ref if isinstance(ref, Cassette) else load(ref, library=place)
     recorded = cassette.manifest.certificate
-    cassette = cassette.to(choose_device(device, cassette.manifest.weights.parameters), dtype or recorded.dtype)
+    own_dtype = None if cassette.members else recorded.dtype
+    cassette = cassette.to(choose_device(device, cassette.manifest.weights.parameters), dtype or own_dtype)
     task = cassette.task
     with fitting_threads(cassette.manifest.weights.parameters):
         recomputed = task.certify(cassette, level=level, seed=recorded.seed if seed is None else seed)

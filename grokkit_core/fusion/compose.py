@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from grokkit_core.cassette import Cassette, load, torch_dtype
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.analysis import Cost, measure_cost
+from grokkit_core.fusion.composite import inside
 from grokkit_core.fusion.ensemble import GATE_WEIGHTS
 from grokkit_core.fusion.fusion import FusionPlan
 from grokkit_core.fusion.gate import Calibration, Gate
+from grokkit_core.fusion.isolation import Check, check_members
 from grokkit_core.fusion.table import Row, better_baselines, is_saturated, make_table
 from grokkit_core.library import Entry
-from grokkit_core.manifest import Manifest
+from grokkit_core.manifest import COMPOSITE, Manifest
 from grokkit_core.names import check_name
 from grokkit_core.specs import Event, GateSpec, settle
 from grokkit_core.streams import stream
@@ -27,14 +29,20 @@ from grokkit_core.workspace import Where, Workspace, workspace
 
 @dataclass(frozen=True)
 class Composition:
-    """A saved fusion with its table. `wins` counts significant wins `of` the rows; see `Row` for the other counts."""
+    """A saved fusion. Of one task it has a `table`: `wins` counts significant wins `of` the rows; see `Row` for the others.
+
+    Of several tasks it has `checks`, every member beside itself alone, and `alone_bytes`, the size of the members' own
+    weights files together.
+    """
 
     cassette: Cassette
     plan: FusionPlan
-    table: tuple[Row, ...]
     notes: tuple[str, ...]
-    worse_than: Mapping[str, int]
-    cost: Cost
+    table: tuple[Row, ...] = ()
+    worse_than: Mapping[str, int] = field(default_factory=dict)
+    cost: Cost | None = None
+    checks: tuple[Check, ...] = ()
+    alone_bytes: int = 0
 
     @property
     def wins(self) -> int:
@@ -49,15 +57,17 @@ class Composition:
             "version": manifest.version,
             "fusion": self.plan.fusion,
             "gate": self.plan.gate,
-            "members": list(self.plan.members),
+            "members": [check.member for check in self.checks] or list(self.plan.members),
             "table": [row.to_json() for row in self.table],
             "wins": self.wins,
             "of": len(self.table),
             "strict": sum(row.strict for row in self.table),
             "non_inferior": sum(row.non_inferior for row in self.table),
             "worse_than": dict(self.worse_than),
-            "cost": self.cost.to_json(),
-            "saturated": is_saturated(self.table),
+            "cost": self.cost.to_json() if self.cost else None,
+            "saturated": bool(self.table) and is_saturated(self.table),
+            "checks": [check.to_json() for check in self.checks],
+            "collisions": [collision.to_json() for collision in self.plan.collisions],
             "notes": list(self.notes),
             "verdict": manifest.certificate.verdict,
             "digest": manifest.digest,
@@ -77,7 +87,7 @@ def plan_composition(
     Raises `Incompatible` with the reason where members, gate or calibration contexts do not fit.
     """
     place = workspace(library)
-    plan = _plan(place, _resolve(refs, place), fusion, gate, options or {})
+    plan = _plan(place, _resolve(refs, place), fusion, gate, options or {}, calibrate or {})
     if calibrate:
         host, reference = place.plugins, plan.manifests[0].task
         task = host.task(reference.id, **reference.parameters)
@@ -97,19 +107,23 @@ def compose(
     dtype: str | None = None,
     library: Where = None,
 ) -> Composition:
-    """Fuse cassettes of one task into a new one, certify it and save it.
+    """Fuse cassettes into a new one, certify it and save it.
 
-    `options` are settings of the gate (`uniform` unless another is named), `calibrate` the contexts that it is fitted
+    Of one task by an ensemble, whose `options` are settings of the gate (`uniform` unless another is named), `calibrate` the contexts that it is fitted
     on (default: the task's). Members, fusion and baselines are compared on the same fresh test samples of `seed`,
     disjoint from the calibration samples. Raises `Incompatible` where members or gate do not fit, `StoreError` where
     the library cannot be written; then nothing is written.
     """
     place = workspace(library)
     sources = _resolve(refs, place)
-    plan = _plan(place, sources, fusion, gate, options or {})
+    plan = _plan(place, sources, fusion, gate, options or {}, calibrate or {})
     new_name = check_name(name or default_name(plan))
     place.library.prepare()
     by_digest = {manifest_of(source).digest: source for source in sources}
+    if plan.task == COMPOSITE:
+        return _assembled(
+            [_member(by_digest[m.digest], place, "cpu", None) for m in plan.manifests], plan, seed, new_name, place
+        )
     members = [_member(by_digest[m.digest], place, device, dtype) for m in plan.manifests]
     task = members[0].task
     gate_used = place.plugins.gate(plan.gate or "uniform", **plan.options)
@@ -124,7 +138,19 @@ def compose(
     saved = fused.with_certificate(certificate).save(place)
     place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
     worse = better_baselines(table, higher_is_better=task.spec.higher_is_better)
-    return Composition(saved, plan, table, (*plan.notes, *_amplified(fused)), worse, cost)
+    return Composition(saved, plan, (*plan.notes, *_amplified(fused)), table, worse, cost)
+
+
+def _assembled(members: Sequence[Cassette], plan: FusionPlan, seed: int, name: str, place: Workspace) -> Composition:
+    """A composition of several tasks: every member compared with itself alone before anything is saved."""
+    made = place.plugins.fusion(plan.fusion).compose(members, plan, gate=None, batches=None, seed=seed, name=name)
+    alone = dict(inside(members, plan.members))
+    with fitting_threads(max(member.manifest.weights.parameters for member in alone.values())):
+        checks = check_members(made, alone, seed)
+    saved = made.save(place)
+    place.plugins.emit(Event("composition", {"name": saved.manifest.ref, "members": plan.members}))
+    alone_bytes = sum(member.manifest.weights.bytes for member in members)
+    return Composition(saved, plan, plan.notes, checks=checks, alone_bytes=alone_bytes)
 
 
 def _amplified(fused: Cassette) -> tuple[str, ...]:
@@ -186,7 +212,12 @@ def _resolve(refs: Sequence[str | Cassette], library: Where) -> list[Source]:
 
 
 def _plan(
-    place: Workspace, sources: Sequence[Source], fusion: str, gate: str | None, options: Mapping[str, Any]
+    place: Workspace,
+    sources: Sequence[Source],
+    fusion: str,
+    gate: str | None,
+    options: Mapping[str, Any],
+    calibrate: Mapping[str, Sequence[float]],
 ) -> FusionPlan:
     """Check the gate's settings first, then the members; raises `UsageError`, `NotFound` or `Incompatible`."""
     host = place.plugins
@@ -196,6 +227,8 @@ def _plan(
         settle(spec.options, options, f"gate {spec.id}")
     elif gate is not None:
         raise UsageError(f"fusion {fuser.spec.id} takes no gate", expected="no --gate")
+    elif calibrate:
+        raise UsageError(f"fusion {fuser.spec.id} is not fitted", expected="no --calibrate")
     return fuser.plan([manifest_of(source) for source in sources], gate, **options)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from grokkit_core import packing
 from grokkit_core.architecture import Architecture
-from grokkit_core.cassette import Cassette, build_module, draft, now, software
+from grokkit_core.building import build_module
+from grokkit_core.cassette import Cassette, draft, now, software
 from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
 from grokkit_core.fusion.fusion import Fusion, FusionPlan, gate_variable, labels, shared_signature
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
@@ -262,14 +263,16 @@ class EnsembleFusion(Fusion):
         members: Sequence[Cassette],
         plan: FusionPlan,
         *,
-        gate: Gate,
-        batches: Calibration,
+        gate: Gate | None,
+        batches: Calibration | None,
         seed: int,
         name: str,
     ) -> Cassette:
         """Fit the gate on `batches` with the members frozen, and put everything into one cassette."""
         from grokkit_core.streams import stream
 
+        assert gate is not None
+        assert batches is not None
         predictors = [member.predict for member in members]
         state = gate.fit(predictors, batches, generator=stream(seed, "gate"))
         entries, tensors = _entries(members, plan.members)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grokkit_core.errors import Incompatible, UsageError
-from grokkit_core.manifest import Manifest
+from grokkit_core.fusion.routing import Collision
+from grokkit_core.manifest import COMPOSITE, Manifest
 from grokkit_core.specs import FusionSpec, GateSpec
 from grokkit_core.tensors import Signature, common, differences
 from grokkit_core.text import printable
@@ -26,7 +27,8 @@ ANY_SCALAR = "any-scalar"
 class FusionPlan:
     """What a fusion will do: its members by label, the gate with the context variable it reads, the fused signature.
 
-    `notes` are things the user should know before going on.
+    `notes` are things the user should know before going on. `task` is that of the result where it is not the members',
+    and `collisions` the pairs of members between which only a key can choose.
     """
 
     fusion: str
@@ -37,6 +39,8 @@ class FusionPlan:
     variable: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    task: str = ""
+    collisions: tuple[Collision, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plan as `compose --dry-run --json` prints it."""
@@ -49,6 +53,7 @@ class FusionPlan:
             "digests": [manifest.digest for manifest in self.manifests],
             **self.signature.to_json(),
             "notes": list(self.notes),
+            "collisions": [collision.to_json() for collision in self.collisions],
         }
 
 
@@ -70,12 +75,15 @@ class Fusion(ABC):
         members: Sequence[Cassette],
         plan: FusionPlan,
         *,
-        gate: Gate,
-        batches: Calibration,
+        gate: Gate | None,
+        batches: Calibration | None,
         seed: int,
         name: str,
     ) -> Cassette:
-        """The fused cassette, not yet certified or saved; members stay as they are."""
+        """The fused cassette, not yet certified or saved; members stay as they are.
+
+        `gate` and `batches` are given to gated fusions.
+        """
 
 
 def labels(manifests: Sequence[Manifest]) -> tuple[str, ...]:
@@ -97,6 +105,13 @@ def shared_signature(manifests: Sequence[Manifest]) -> Signature:
     if len(manifests) < 2:
         raise UsageError(f"{len(manifests)} cassette(s) to compose", expected="two or more")
     first = manifests[0]
+    for manifest in manifests:
+        if manifest.task.id == COMPOSITE:
+            raise Incompatible(
+                f"{manifest.name} answers several tasks, so its predictions cannot be weighted",
+                expected="members of one task",
+                hint="take one of its members, or --fusion router",
+            )
     shared = first.signature
     for other in manifests[1:]:
         if other.task.id != first.task.id:

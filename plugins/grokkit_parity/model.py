@@ -93,5 +93,5 @@ class StackedParityMlp:
 
 
 def _logits(out: Tensor) -> Tensor:
-    """Two logits as they are; one signed number f, positive for even, as (f, 0)."""
-    return out if out.shape[-1] == 2 else torch.cat((out, torch.zeros_like(out)), -1)
+    """Two logits as they are; one signed number f, positive for even, as (f/2, -f/2), whose difference is f exactly."""
+    return out if out.shape[-1] == 2 else torch.cat((out / 2, -out / 2), -1)

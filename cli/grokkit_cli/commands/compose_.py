@@ -45,10 +45,14 @@ def compose_(
     device: str,
     dtype: str | None,
 ) -> None:
-    """Fuse two or more cassettes of one task into a new one and measure it against its members and the baselines."""
+    """Fuse two or more cassettes into a new one.
+
+    Of one task, by an ensemble with a gate, measured against its members and the baselines. Of any tasks, by a router or a
+    superposition, in which every member is compared with itself alone.
+    """
     from grokkit_core.fusion.compose import compose, plan_composition
 
-    options, contexts = gate_options(session.host, gate, settings), calibration(calibrate)
+    options, contexts = gate_options(session.host, fusion, gate, settings), calibration(calibrate)
     plan = plan_composition(
         *refs, fusion=fusion, gate=gate, options=options, calibrate=contexts, library=session.workspace
     )

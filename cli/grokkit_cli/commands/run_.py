@@ -6,6 +6,7 @@ import click
 
 from grokkit_cli import render
 from grokkit_cli.session import CassetteRef, Session, device_option, dtype_option, verb
+from grokkit_core.fusion.parts import contexts
 from grokkit_core.tensors import parse_context, unread_context
 
 
@@ -48,7 +49,7 @@ def run_(
     """Predict on a file. With --steps a rollout, written as it is computed, with the drift of invariants."""
     given = parse_context(context)
     manifest = session.workspace.library.find(ref).manifest
-    render.notes(unread_context(manifest.signature, given) if manifest else ())
+    render.notes(unread_context(contexts(manifest), given) if manifest else ())
     from grokkit_core.prediction import run
 
     show_each = None if as_json or output else render.outputs
