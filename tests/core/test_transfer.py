@@ -45,6 +45,7 @@ KEPT = 4_096
 
 EXTREME = (1e30, -1e30, math.nan, math.inf, -math.inf)
 MLP = "grokkit_parity/mlp"
+COMPOSITES = ("grokkit_core/router", "grokkit_core/superposition")
 
 
 # -- sources: random networks of every architecture, and what ships ----------------------------------------------------
@@ -172,7 +173,18 @@ def sources(architecture: str, dtype: torch.dtype) -> list[Cassette]:
         for inner in ARCHITECTURES:
             for base in sources(inner, dtype) if inner != EMBEDDED else []:
                 found += [grown_by("zero-pad", base, plan.after)[0] for plan in plans_for("zero-pad", base)[-1:]]
+    if architecture in COMPOSITES:
+        return [composition(architecture), *shipped(architecture)]
     return found + [retyped(cassette, dtype) for cassette in shipped(architecture)]
+
+
+@functools.cache
+def composition(architecture: str) -> Cassette:
+    """Two networks of different tasks in one cassette."""
+    fusion = host().fusion(architecture.rpartition("/")[2])
+    members = [load("cyclotron"), load("pendulum")]
+    plan = fusion.plan([member.manifest for member in members], None)
+    return fusion.compose(members, plan, gate=None, batches=None, seed=0, name="both")
 
 
 @functools.cache
