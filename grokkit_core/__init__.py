@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from grokkit_core.hookspecs import hookimpl as hookimpl
     from grokkit_core.manifest import Manifest as Manifest
     from grokkit_core.prediction import run as run
+    from grokkit_core.scaffold.new_plugin import new_plugin as new_plugin
     from grokkit_core.task import Batch as Batch
     from grokkit_core.task import Task as Task
     from grokkit_core.training.train import train as train
@@ -51,6 +52,7 @@ _HOME = {
     "import_cassette": "workspace:import_cassette",
     "list": "workspace:list_cassettes",
     "load": "cassette:load",
+    "new_plugin": "scaffold.new_plugin:new_plugin",
     "plan": "fusion.compose:plan_composition",
     "remove": "workspace:remove",
     "run": "prediction:run",

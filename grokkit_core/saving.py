@@ -119,10 +119,11 @@ def _tombstone(home: Path, version: int | str) -> Path:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a new folder with these files, staged next to it, synced and renamed; raises `StoreError`.
 
-    The folder must not exist or be empty.
+    The folder must not exist or be empty. Names may have folders of their own.
     """
     with _storing(folder), _staged(folder.parent) as staging:
         for name, data in files.items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
             _write(staging / name, data)
         _sync_folder(staging)
         os.rename(staging, folder)

@@ -18,6 +18,7 @@ COMMANDS = {
     "grow": "make a cassette larger or finer without training",
     "import": "copy a cassette folder into the library",
     "list": "the cassettes that are there",
+    "new": "write an installable plugin to start from",
     "plugins": "the plugins that are there, and what is wrong with them",
     "remove": "delete a cassette version from the library",
     "run": "predict on a file",

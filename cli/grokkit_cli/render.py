@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from grokkit_core.library import Entry
     from grokkit_core.manifest import Manifest
     from grokkit_core.prediction import Prediction
+    from grokkit_core.scaffold.new_plugin import NewPlugin
     from grokkit_core.training.train import Trained
     from grokkit_core.transfer.grow import Growth
     from grokkit_core.transfer.operator import TransferPlan
@@ -333,6 +334,14 @@ def exported(made: Exported) -> None:
     print(f"wrote {printable(made.path)} ({made.kind}, {made.dtype}), takes {', '.join(made.inputs)}")
     print(f"read back and compared: {equal} over {made.compared} samples")
     notes(made.notes)
+
+
+def scaffolded(made: NewPlugin, name: str) -> None:
+    """The files of a new plugin and what to do next."""
+    for file in made.files:
+        print(printable(file))
+    print(f"wrote {len(made.files)} files to {printable(made.path)}")
+    print(f"next: pip install -e '{printable(made.path)}[test]', then grokkit train {name}, grokkit verify {name}-adam")
 
 
 def done(verb: str, manifest: Manifest, *, as_json: bool) -> None:
