@@ -69,6 +69,7 @@ class Cassette:
             {name: _ordinary(tensor).to(self.device) for name, tensor in tensors.items()}
         )
         self._modules: dict[torch.dtype, nn.Module] = {}
+        self.routes: dict[str | None, routing.Route] = {}
         listed = computing_dtypes(manifest.signature)
         dtype = dtype and _counterpart(dtype, listed)
         if dtype is not None and dtype not in listed:
@@ -200,8 +201,9 @@ class Cassette:
 
         Raises `NoMatch` or `Ambiguous` with the candidates, `NotFound` for a key of nothing.
         """
-        what = routing.shapes(inputs, named)
-        return routing.route(self, key, lambda member: _takes(member, inputs, named), what)
+        return routing.route(
+            self, key, lambda member: _takes(member, inputs, named), lambda: routing.shapes(inputs, named)
+        )
 
     def _answering(self, inputs: Inputs, key: str | None) -> Cassette:
         positional, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), inputs)

@@ -138,7 +138,7 @@ def run(
         return _mixed(cassette, routes, file, given, how)
     if not cassette.members and key is None:
         return _answer(cassette, _inputs(cassette, file), given, how)
-    route = routing.route(cassette, key, lambda member: _offered(member, file), "the input")
+    route = routing.route(cassette, key, lambda member: _offered(member, file), lambda: "the input")
     return replace(_answer(route.cassette, _inputs(route.cassette, file), given, how), routed=route.to_json())
 
 

@@ -70,8 +70,10 @@ Offer = Callable[["Cassette"], None]
 """Raises `Incompatible` where a member does not take an input."""
 
 
-def route(cassette: Cassette, key: str | None, offer: Offer, what: str) -> Route:
-    """The member of a composition that answers a call `what`; a cassette of one task answers itself."""
+def route(cassette: Cassette, key: str | None, offer: Offer, what: Callable[[], str]) -> Route:
+    """The member of a composition that answers a call, `what` in words; a cassette of one task answers itself."""
+    if key in cassette.routes:
+        return cassette.routes[key]
     manifest = cassette.manifest
     if not cassette.members:
         if key is not None:
@@ -80,9 +82,9 @@ def route(cassette: Cassette, key: str | None, offer: Offer, what: str) -> Route
             )
         return Route(manifest.name, "task", manifest.digest, cassette)
     if key is not None:
-        return _chosen(cassette, by_key(_tasks(cassette), key))
+        return cassette.routes.setdefault(key, _chosen(cassette, by_key(_tasks(cassette), key)))
     offers = {name: functools.partial(offer, member) for name, member in cassette.members.items()}
-    return _chosen(cassette, by_signature(offers, manifest.ref, what))
+    return _chosen(cassette, by_signature(offers, manifest.ref, what()))
 
 
 def by_name(
