@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from grokkit_core.fusion.compose import plan_composition as plan  # noqa: F401
     from grokkit_core.hookspecs import hookimpl as hookimpl
     from grokkit_core.manifest import Manifest as Manifest
+    from grokkit_core.pictures.plot import plot as plot
     from grokkit_core.prediction import run as run
+    from grokkit_core.reporting.page import report as report
     from grokkit_core.scaffold.new_plugin import new_plugin as new_plugin
     from grokkit_core.task import Batch as Batch
     from grokkit_core.task import Task as Task
@@ -54,7 +56,9 @@ _HOME = {
     "load": "cassette:load",
     "new_plugin": "scaffold.new_plugin:new_plugin",
     "plan": "fusion.compose:plan_composition",
+    "plot": "pictures.plot:plot",
     "remove": "workspace:remove",
+    "report": "reporting.page:report",
     "run": "prediction:run",
     "show": "workspace:show",
     "train": "training.train:train",

@@ -31,6 +31,7 @@ from grokkit_core.manifest import (
     TaskRef,
     WeightsRef,
 )
+from grokkit_core.notebook import Sheet, Shown, card
 from grokkit_core.plugins import PluginHost, host
 from grokkit_core.specs import ArchitectureSpec, Component
 from grokkit_core.task import Inputs, Task, map_tensors, tensors_of
@@ -47,7 +48,7 @@ UNCERTIFIED = Certificate(
 )
 
 
-class Cassette:
+class Cassette(Shown):
     """An immutable trained network with its manifest. Calling it checks the inputs against its signature.
 
     `tensors` are the weights by name. Surgery returns new cassettes; nothing here changes one.
@@ -86,6 +87,9 @@ class Cassette:
     def __repr__(self) -> str:
         certificate = self.manifest.certificate
         return f"<Cassette {self.manifest.ref}: {self.manifest.task.id}, {certificate.verdict}>"
+
+    def _sheet(self) -> Sheet:
+        return card(self.manifest)
 
     @property
     def signature(self) -> Signature:

@@ -14,6 +14,7 @@ from grokkit_core import store
 from grokkit_core.errors import BadManifest, GrokkitError, Incompatible, NotFound, StoreError
 from grokkit_core.manifest import Manifest
 from grokkit_core.names import Ref, expanded, is_name, is_version
+from grokkit_core.notebook import Sheet, Shown
 from grokkit_core.text import nearest, printable
 
 RootKind = Literal["option", "environment", "user", "plugin"]
@@ -82,6 +83,22 @@ class Entry:
             "source": self.root.source,
             "problem": self.problem,
         }
+
+
+class Listing(list[Entry], Shown):
+    """Cassettes that were found; a list that shows itself as a table."""
+
+    def _sheet(self) -> Sheet:
+        rows = []
+        for entry in self:
+            found, name = entry.manifest, f"{entry.name}@{entry.version}"
+            if found is None:
+                rows.append((name, f"cannot be read: {entry.problem}", "", "", entry.root.source))
+                continue
+            count = f"{found.weights.parameters:,}"
+            rows.append((name, found.summary, found.certificate.verdict, count, entry.root.source))
+        columns = ("cassette", "computes", "verdict", "parameters", "source")
+        return Sheet(f"{len(self)} cassettes", columns, tuple(rows), (3,))
 
 
 class Library:

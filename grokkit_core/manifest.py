@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from grokkit_core import names, strictjson
 from grokkit_core.errors import BadManifest, HashMismatch, SchemaUnsupported, UsageError
+from grokkit_core.notebook import Sheet, Shown, card
 from grokkit_core.records import at_least, at_most, at_most_items, from_json, matching, to_json
 from grokkit_core.tensors import ContextSpec, Signature, TensorSpec
 from grokkit_core.text import printable
@@ -179,7 +180,7 @@ class Requires:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Shown):
     """A parsed manifest. `digest` is the identity of the cassette: it covers every field and, through their hash, the weights."""
 
     name: CassetteName
@@ -213,6 +214,9 @@ class Manifest:
     def digest(self) -> str:
         """`sha256:` and the hash of the canonical manifest without its digest field."""
         return _digest(self._body())
+
+    def _sheet(self) -> Sheet:
+        return card(self)
 
     def _body(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **to_json(_fields(self))}

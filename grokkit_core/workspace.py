@@ -9,7 +9,7 @@ from pathlib import Path
 from grokkit_core import plugins as plugin_host
 from grokkit_core import saving
 from grokkit_core.errors import StoreError
-from grokkit_core.library import Entry, Library
+from grokkit_core.library import Library, Listing
 from grokkit_core.manifest import Manifest
 from grokkit_core.names import expanded
 from grokkit_core.plugins import PluginHost
@@ -40,10 +40,10 @@ def workspace(where: Where) -> Workspace:
     return where if isinstance(where, Workspace) else Workspace.open(where or ())
 
 
-def list_cassettes(*, task: str | None = None, library: Where = None) -> list[Entry]:
+def list_cassettes(*, task: str | None = None, library: Where = None) -> Listing:
     """Every version of every cassette, sorted; with `task`, only those of that task. Unreadable ones carry a `problem`."""
     entries = workspace(library).library.entries()
-    return [entry for entry in entries if task is None or (entry.manifest and entry.manifest.task.id == task)]
+    return Listing(entry for entry in entries if task is None or (entry.manifest and entry.manifest.task.id == task))
 
 
 def show(ref: str, *, library: Where = None) -> Manifest:

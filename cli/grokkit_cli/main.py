@@ -21,6 +21,7 @@ COMMANDS = {
     "new": "write an installable plugin to start from",
     "plugins": "the plugins that are there, and what is wrong with them",
     "remove": "delete a cassette version from the library",
+    "report": "write an HTML page: certificates, pictures and lineage of cassettes",
     "run": "predict on a file",
     "show": "a cassette's card: what it computes, how well, where it came from",
     "tasks": "the tasks, recipes, operators, fusions and gates that plugins bring",

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from grokkit_core.fusion.fusion import FusionPlan
     from grokkit_core.library import Entry
     from grokkit_core.manifest import Manifest
+    from grokkit_core.pictures.plot import Picture
     from grokkit_core.prediction import Prediction
+    from grokkit_core.reporting.page import Report
     from grokkit_core.scaffold.new_plugin import NewPlugin
     from grokkit_core.training.train import Trained
     from grokkit_core.transfer.grow import Growth
@@ -342,6 +344,19 @@ def scaffolded(made: NewPlugin, name: str) -> None:
         print(printable(file))
     print(f"wrote {len(made.files)} files to {printable(made.path)}")
     print(f"next: pip install -e '{printable(made.path)}[test]', then grokkit train {name}, grokkit verify {name}-adam")
+
+
+def picture(made: Picture) -> None:
+    """Where a picture was written, on stderr: stdout belongs to the card."""
+    panels = ", ".join(dict.fromkeys(made.panels))
+    notes([f"wrote {made.path} ({panels})", *made.notes])
+
+
+def reported(made: Report) -> None:
+    """Where a report was written, and on what."""
+    count = len(made.cassettes)
+    print(f"wrote {printable(made.path)} ({count} cassette{'s' if count > 1 else ''})")
+    notes(made.notes)
 
 
 def done(verb: str, manifest: Manifest, *, as_json: bool) -> None:

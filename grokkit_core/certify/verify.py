@@ -9,13 +9,14 @@ from grokkit_core.cassette import Cassette, load
 from grokkit_core.certify.agree import disagreements
 from grokkit_core.devices import choose_device, fitting_threads
 from grokkit_core.manifest import Certificate, Level, Manifest
+from grokkit_core.notebook import Sheet, Shown
 from grokkit_core.records import to_json
 from grokkit_core.specs import Event
 from grokkit_core.workspace import Where, workspace
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Shown):
     """A cassette's recorded certificate beside the recomputed one; `reasons` say why they do not agree.
 
     `notes` say what could not be checked.
@@ -30,6 +31,17 @@ class Verification:
     def agrees(self) -> bool:
         """Whether the recomputed certificate supports the recorded one."""
         return not self.reasons
+
+    def _sheet(self) -> Sheet:
+        found, agrees = self.certificate, "agrees" if self.agrees else "does NOT agree"
+        rows = [
+            ("recorded", self.manifest.certificate.verdict),
+            ("recomputed", f"{found.verdict} ({found.level}, {found.dtype}, seed {found.seed})"),
+            ("statement", found.statement),
+            *(("because", reason) for reason in self.reasons),
+            *(("note", note) for note in self.notes),
+        ]
+        return Sheet(f"{self.manifest.ref}: the certificate {agrees}", ("field", "value"), tuple(rows))
 
     def to_json(self) -> dict[str, Any]:
         """The row of `grokkit verify --json`; the figures are the recomputed ones."""

@@ -20,6 +20,7 @@ from grokkit_core.fusion.table import Row, better_baselines, is_saturated, make_
 from grokkit_core.library import Entry
 from grokkit_core.manifest import COMPOSITE, Manifest
 from grokkit_core.names import check_name
+from grokkit_core.notebook import Sheet, Shown
 from grokkit_core.specs import Event, GateSpec, settle
 from grokkit_core.streams import stream
 from grokkit_core.task import Place, Task
@@ -28,7 +29,7 @@ from grokkit_core.workspace import Where, Workspace, workspace
 
 
 @dataclass(frozen=True)
-class Composition:
+class Composition(Shown):
     """A saved fusion. Of one task it has a `table`: `wins` counts significant wins `of` the rows; see `Row` for the others.
 
     Of several tasks it has `checks`, every member beside itself alone, and `alone_bytes`, the size of the members' own
@@ -48,6 +49,22 @@ class Composition:
     def wins(self) -> int:
         """Rows in which the fusion beats every member significantly."""
         return sum(row.wins for row in self.table)
+
+    def _sheet(self) -> Sheet:
+        columns = ("at", *self.plan.members, "fusion", "over best member", "significant win")
+        rows = [
+            (
+                ", ".join(f"{name} {value}" for name, value in row.where.items()) or "all",
+                *(f"{value:.3g}" for value in row.members.values()),
+                f"{row.fused:.3g}",
+                f"{row.ratio:.3f}",
+                "yes" if row.wins else "no",
+            )
+            for row in self.table
+        ]
+        metric = self.table[0].metric if self.table else ""
+        caption = f"{self.cassette.manifest.ref}: {metric}, wins {self.wins} of {len(self.table)}"
+        return Sheet(caption, columns, tuple(rows), tuple(range(1, len(columns) - 1)))
 
     def to_json(self) -> dict[str, Any]:
         """The object of `grokkit compose --json`."""

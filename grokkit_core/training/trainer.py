@@ -195,6 +195,7 @@ class Trainer:
             "train": [lane.watch.rows[-1][1] for lane in self.lanes],
             "validation": [lane.watch.rows[-1][2] for lane in self.lanes],
             "stopped": [lane.stopped for lane in self.lanes],
+            "grokked": [grok_step(lane.watch.rows, self.grokking) for lane in self.lanes],
             "metric": self.task.spec.metric,
         }
         self.emit(Event("train.evaluation", data))

@@ -60,7 +60,20 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_the_verbs_of_the_architecture_are_there() -> None:
-    verbs = {"bench", "list", "show", "load", "train", "verify", "compose", "run", "remove", "import_cassette"}
+    verbs = {
+        "bench",
+        "list",
+        "plot",
+        "report",
+        "show",
+        "load",
+        "train",
+        "verify",
+        "compose",
+        "run",
+        "remove",
+        "import_cassette",
+    }
     assert verbs <= set(gk.__all__)
     assert all(callable(getattr(gk, name)) for name in verbs)
 
@@ -107,6 +120,11 @@ def test_showing_a_cassette_imports_neither(tiny: Path) -> None:
     assert heavy_after(f"import grokkit_core as gk; gk.show('one', library={str(tiny)!r})") == "[]"
 
 
+def test_reporting_a_cassette_that_is_no_flow_map_imports_neither(tmp_path: Path) -> None:
+    page = str(tmp_path / "page.html")
+    assert heavy_after(f"import grokkit_core as gk; gk.report(['matmul-2x2', 'parity-3of64'], {page!r})") == "[]"
+
+
 def test_a_heavy_import_would_be_noticed() -> None:
     assert heavy_after("import numpy") == "['numpy']"
 
@@ -130,6 +148,20 @@ def test_show_gives_the_manifest(cli: Cli, tiny: Path) -> None:
     found = cli("show", "one", "--library", tiny, "--json").json
     assert found == plain(gk.show("one", library=tiny).to_json())
     assert found == json.loads((tiny / "one" / "1" / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 3}])
+def test_plot_and_report_give_the_same(cli: Cli, tiny: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    typed = [part for key, value in options.items() for part in (f"--{key}", value)]
+    files = [tmp_path / name for name in ("cli.svg", "api.svg", "cli.html", "api.html")]
+    assert cli("show", "one", "--plot", files[0], "--library", tiny, *typed).code == 0
+    gk.plot("one", files[1], library=tiny, **options)
+    assert cli("report", "one", "eight", "-o", files[2], "--library", tiny, *typed).code == 0
+    made = gk.report(["one", "eight"], files[3], library=tiny, **options)
+    contents = [file.read_bytes() for file in files]
+    assert contents[0] == contents[1] and contents[2] == contents[3]
+    found = cli("report", "one", "eight", "-o", files[2], "--library", tiny, "--json", *typed).json
+    assert found == {**plain(made.to_json()), "path": str(files[2])}
 
 
 @pytest.mark.parametrize("options", [{}, {"seed": 3}, {"dtype": "float64"}])
@@ -222,6 +254,9 @@ def test_train_gives_the_same(cli: Cli, tmp_path: Path) -> None:
     [
         (("show", "nobody"), lambda place: gk.show("nobody", library=place)),
         (("show", "Bad Name"), lambda place: gk.show("Bad Name", library=place)),
+        (("show", "one", "--plot", "one.gif"), lambda place: gk.plot("one", "one.gif", library=place)),
+        (("report", "nobody", "-o", "r.html"), lambda place: gk.report("nobody", "r.html", library=place)),
+        (("report", "one", "-o", "r.txt"), lambda place: gk.report("one", "r.txt", library=place)),
         (("verify", "one", "--dtype", "float16"), lambda place: gk.verify("one", dtype="float16", library=place)),
         (("bench", "one", "--recalibrate"), lambda place: gk.bench("one", recalibrate=True, library=place)),
         (("bench", "one", "--set", "x=1"), lambda place: gk.bench("one", settings={"x": 1}, library=place)),

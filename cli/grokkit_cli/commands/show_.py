@@ -11,8 +11,16 @@ from grokkit_core.workspace import show
 
 @verb
 @click.argument("ref", type=CassetteRef())
-def show_(session: Session, as_json: bool, ref: str) -> None:
+@click.option("--plot", metavar="FILE", type=click.Path(), help="Also draw it, as .svg or .png (needs grokkit[plot]).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the samples that are drawn.")
+def show_(session: Session, as_json: bool, ref: str, plot: str | None, seed: int) -> None:
     """The card of a cassette: what it computes, for which inputs, how well beside its baselines, where it came from."""
+    if plot is not None:
+        from grokkit_core.pictures.plot import plot as draw
+
+        with render.working("drawing"):
+            picture = draw(ref, plot, seed=seed, library=session.workspace)
+        render.picture(picture)
     manifest = show(ref, library=session.workspace)
     if as_json:
         render.as_json(manifest.to_json())
