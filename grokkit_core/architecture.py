@@ -26,6 +26,12 @@ class StackedForward(Protocol):
     def __call__(self, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tensor: ...
 
 
+class BatchedForward(Protocol):
+    """The forward pass of several frozen networks of one config on the same inputs; see `Architecture.batched`."""
+
+    def __call__(self, *inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Layer:
     """One affine layer as operators of general use see it: its tensors' names and the activation that follows.
@@ -57,10 +63,14 @@ class Architecture(ABC):
     `architecture.multiply(cassette, a, b)`. A name that every cassette has already keeps its meaning.
     `benchmark_settings` are the settings of `benchmark`. `composite` is set by those whose network only holds the tensors
     of `members`, which answer in its place.
+    `vectorises` is set where several networks may be run as one by `torch.func.vmap`: `forward` is made of torch's own
+    functions of its inputs and of the tensors of its `state_dict()`, it keeps nothing between calls, computes nothing of
+    its tensors beforehand, and does not branch on values.
     """
 
     reads_context: bool = False
     composite: bool = False
+    vectorises: bool = False
     verbs: Sequence[str] = ()
     benchmark_settings: Sequence[Field] = ()
     plugins: PluginHost
@@ -153,6 +163,16 @@ class Architecture(ABC):
 
         The function takes the parameters by name, each "seed *shape", and the inputs, each "seed batch *in", and gives
         "seed batch *out": for each seed what its own network gives.
+        """
+        return None
+
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward | None:
+        """Several frozen networks of this config on the same inputs as one computation, for ensembles; None: not offered.
+
+        `tensors` are those of the networks' `state_dict()`, each "member *shape"; what depends on them alone may be
+        computed here. The function is called as a network is and gives "member batch *out": for each member what
+        its own network gives, to rounding, with gradients for the inputs. Without it an ensemble asks for `stacked`, then
+        looks at `vectorises`, then calls its members one after the other.
         """
         return None
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from grokkit_core.dtypes import cast, real_view
 from grokkit_core.errors import BadWeights, Incompatible, UsageError
-from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.fusion.gate import Calibration, Gate, GateState, Numbers, is_plain, single
+from grokkit_core.fusion.gates import Predictions, mix_shared, mix_two
 from grokkit_core.fusion.optimum import Combine, best_weights
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Place, Predictor, Task
@@ -117,12 +120,16 @@ class Knots(nn.Module):
     def __init__(self, variable: str, knots: Sequence[float], members: int, outputs: Sequence[int]) -> None:
         super().__init__()
         self.variable, self.knots = variable, tuple(knots)
+        self._numbers, self._tables = Numbers(Tensor.tolist), Numbers(self._table)
         self.weights: Tensor
         self.register_buffer("weights", torch.empty(len(knots), members, *outputs, dtype=torch.float64))
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
         """Weights "member batch" or "member batch *out"."""
-        values = context[self.variable].double().contiguous()  # one value for all comes expanded
+        values = context[self.variable].double()
+        if is_plain(values) and is_plain(self.weights):
+            return torch.from_numpy(self._interpolated(values.numpy())).movedim(0, 1)
+        values = values.contiguous()  # one value for all comes expanded
         knots = torch.tensor(self.knots, dtype=torch.float64, device=values.device)
         below = (  # ONNX has no searchsorted
             (knots < values.unsqueeze(1)).sum(1) if torch.compiler.is_compiling() else torch.searchsorted(knots, values)
@@ -136,6 +143,36 @@ class Knots(nn.Module):
         share = share.view(-1, *[1] * (self.weights.ndim - 1))
         weights = self.weights.double()
         return (weights[left] + share * (weights[right] - weights[left])).movedim(0, 1)
+
+    def fused(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Predictions) -> Tensor | None:
+        """The weighted sum where the variable is one number for all samples; for two members in Python's own numbers."""
+        value = single(context[self.variable])
+        if value is None or not is_plain(self.weights):
+            return None
+        if self.weights.shape[1:] != (2,):
+            return mix_shared(torch.from_numpy(self._interpolated(np.array([value]))[0]), predictions)
+        knots, last, weights = self.knots, len(self.knots) - 1, self._numbers.of(self.weights)
+        right = min(max(bisect.bisect_left(knots, value), min(1, last)), last)
+        left = max(right - 1, 0)
+        share = min(max((value - knots[left]) / (knots[right] - knots[left]), 0.0), 1.0) if last else 0.0
+        (own, other), (next_own, next_other) = weights[left], weights[right]
+        return mix_two(own + share * (next_own - own), other + share * (next_other - other), predictions)
+
+    def _interpolated(self, values: Any) -> Any:
+        """The same by numpy, "batch member *out" for an array "batch": for few samples torch's calls cost more."""
+        knots, inner, widths, low, rise = self._tables.of(self.weights)
+        left = inner.searchsorted(values)
+        share = np.minimum(np.maximum((values - knots[left]) / widths[left], 0.0), 1.0)
+        found = low[left]
+        found += share.reshape(-1, *[1] * (found.ndim - 1)) * rise[left]
+        return found
+
+    def _table(self, weights: Tensor) -> tuple[Any, ...]:
+        """Knots, those between two others, their distances, the weights at the left of each piece and how they rise in it."""
+        values, knots = weights.double().numpy(), np.array(self.knots)
+        if len(knots) == 1:
+            return knots, knots[:0], np.ones(1), values, np.zeros_like(values)
+        return knots, knots[1:-1], np.diff(knots), values[:-1], np.diff(values, axis=0)
 
 
 def _knots(values: Sequence[float]) -> list[float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from grokkit_core.architecture import Architecture
 from grokkit_core.building import build_module
 from grokkit_core.cassette import Cassette, draft, now, software
 from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
+from grokkit_core.fusion.batched import Batched, batched, rows
 from grokkit_core.fusion.fusion import Fusion, FusionPlan, gate_variable, labels, shared_signature
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.gates import mix
@@ -113,6 +114,12 @@ class EnsembleArchitecture(Architecture):
             assert isinstance(stack, Stack)
             stack._check_inputs(inputs, context, force=force)
 
+    def exportable(self, module: nn.Module) -> nn.Module:
+        """The same, with the network of every member built: a tracer sees them one by one."""
+        assert isinstance(module, Ensemble)
+        module.prepare()
+        return module
+
     def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Raise `BadWeights` where a member's tensors are not those whose digest the manifest records, or a gate's are
         no weights.
@@ -125,6 +132,8 @@ class EnsembleArchitecture(Architecture):
             if packing.tensor_digest(own) != entry.digest:
                 raise BadWeights(f"the tensors of member '{entry.key}' differ from their recorded digest")
             architecture = self._architecture(entry)
+            if type(architecture).check_tensors is Architecture.check_tensors:
+                continue
             for index in range(entry.count):
                 plain = {name.removeprefix(entry.prefix): tensor for name, tensor in own.items()}
                 alone = {name: part_of(entry, name, tensor, index) for name, tensor in plain.items()}
@@ -144,6 +153,11 @@ def _settled(architecture: Architecture, entry: MemberEntry) -> dict[str, Any]:
     return settle(architecture.spec.config, entry.config, f"member '{entry.key}'")
 
 
+def _like(own: Tensor, stacked: Tensor) -> Tensor:
+    """Stacked tensors as the network holds its own: complex where their real view is stored."""
+    return torch.view_as_complex(stacked) if own.is_complex() and not stacked.is_complex() else stacked
+
+
 def requiring(signature: Signature, variable: str) -> Signature:
     """The signature with one context variable made required."""
     context = [ContextSpec(v.name, v.unit, v.domain, v.required or v.name == variable) for v in signature.context]
@@ -159,7 +173,9 @@ class Stack(nn.Module):
     def __init__(self, architecture: Architecture, entry: MemberEntry) -> None:
         super().__init__()
         self._architecture, self._entry = architecture, entry
+        self._signature = architecture.signature(entry.config)
         self._built: list[nn.Module] | None = None
+        self._prepared, self._together = False, cast(Batched | None, None)
         template = architecture.build(_settled(architecture, entry))
         for name, tensor in template.state_dict().items():
             own = list(tensor.shape)
@@ -181,26 +197,58 @@ class Stack(nn.Module):
         if self._built is None:
             state = self.state_dict()
             with torch.inference_mode(False):
-                self._built = [
-                    build_module(
-                        self._architecture,
-                        self._entry.config,
-                        {name: part_of(self._entry, name, tensor, i) for name, tensor in state.items()},
-                    )
-                    for i in range(self._entry.count)
-                ]
+                self._built = [self._network(state, index) for index in range(self._entry.count)]
         return self._built
+
+    def _network(self, state: Mapping[str, Tensor], index: int) -> nn.Module:
+        own = {name: part_of(self._entry, name, tensor, index) for name, tensor in state.items()}
+        return build_module(self._architecture, self._entry.config, own)
+
+    def _batched(self) -> Batched | None:
+        """The members as one computation, prepared when first needed; None where there is none, or one member."""
+        if not self._prepared:
+            if self._entry.count > 1 and self._entry.architecture != ENSEMBLE:
+                with torch.inference_mode(False), torch.no_grad():
+                    network = self._network(self.state_dict(), 0)
+                    config = _settled(self._architecture, self._entry)
+                    names = network.state_dict()
+                    tensors = {n: _like(names[n], tensor) for n, tensor in self.state_dict().items()}
+                    self._together = batched(self._architecture, config, tensors, network)
+            self._prepared = True
+        return self._together
 
     def _check_inputs(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], *, force: bool) -> None:
         """Raise `Incompatible` for inputs that one of the members does not answer."""
+        if type(self._architecture).check_inputs is Architecture.check_inputs:
+            return
         for network in self._networks():
             self._architecture.check_inputs(network, inputs, context, force=force)
 
-    def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> list[Tensor]:
-        """The prediction "batch *out" of each member."""
-        if self._architecture.reads_context:
-            return [network(*inputs, context=context) for network in self._networks()]
-        return [network(*inputs) for network in self._networks()]
+    def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> Tensor:
+        """The predictions "member batch *out", in one computation where `batched` says that it wins.
+
+        A tracer sees the loop.
+        """
+        given = {"context": context} if self._architecture.reads_context else {}
+        together = None if torch.compiler.is_compiling() else self._batched()
+        if together is not None and together.wins(count := rows(self._signature, inputs)):
+            return together.run(count, inputs, given)
+        found = [network(*inputs, **given) for network in self._networks()]
+        return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+
+    def _alone(self) -> list[tuple[Callable[..., Tensor], bool]]:
+        """The `forward` of a stack's only network, and whether it reads context; empty for several members.
+
+        Nobody else can hang a hook on these networks, so that a module's own call would only cost time.
+        """
+        reads = self._architecture.reads_context
+        return [(network.forward, reads) for network in self._networks()] if self._entry.count == 1 else []
+
+    def _prepare(self) -> None:
+        """Build every network now, those of inner ensembles too."""
+        for network in self._networks():
+            if isinstance(network, Ensemble):
+                network.prepare()
 
 
 class Ensemble(nn.Module):
@@ -212,17 +260,43 @@ class Ensemble(nn.Module):
             self.add_module(name, stack)
         self.stacks = tuple(stacks)
         self.gate = gate
+        self._fused: Callable[..., Tensor | None] | None = getattr(gate, "fused", None)
+        self._single: list[tuple[Callable[..., Tensor], bool]] | None = None
+
+    def prepare(self) -> None:
+        """Build every member's network, which is otherwise done when it is first needed: a tracer must find them built."""
+        for stack in self._in_order():
+            stack._prepare()
 
     def parts(self, *inputs: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Predictions "member batch *out" and weights "member batch" or "member batch *out"."""
-        predictions = torch.stack([p for name in self.stacks for p in self.get_submodule(name)(inputs, context)])
+        found = self._found(inputs, context)
+        predictions = found if isinstance(found, Tensor) else torch.stack(found)
         weights: Tensor = self.gate(inputs, context, predictions)
         return predictions, weights
 
     def forward(self, *inputs: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The fused prediction "batch *out"."""
-        predictions, weights = self.parts(*inputs, context=context)
-        return mix(weights, predictions)
+        found = self._found(inputs, context)
+        if self._fused is not None and not torch.compiler.is_compiling():
+            fused = self._fused(inputs, context, found)
+            if fused is not None:
+                return fused
+        predictions = found if isinstance(found, Tensor) else torch.stack(found)
+        return mix(self.gate(inputs, context, predictions), predictions)
+
+    def _found(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> Tensor | list[Tensor]:
+        """The predictions of all members, "member batch *out", or one by one where each has a stack of its own."""
+        if self._single is None:
+            stacks = self._in_order()
+            self._single = [pair for stack in stacks for pair in stack._alone()] if len(stacks) > 1 else []
+        if len(self._single) == len(self.stacks):
+            return [call(*inputs, context=context) if reads else call(*inputs) for call, reads in self._single]
+        blocks = [stack.forward(inputs, context) for stack in self._in_order()]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+    def _in_order(self) -> list[Stack]:
+        return [self._modules[name] for name in self.stacks]  # type: ignore[misc]
 
 
 class EnsembleFusion(Fusion):

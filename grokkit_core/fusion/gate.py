@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from grokkit_core.task import Batch, Place, Predictor, Task
 
 if TYPE_CHECKING:
     from grokkit_core.plugins import PluginHost
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,35 @@ class Calibration:
         return "sha256:" + self._digest.hexdigest()
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor may be read as numbers: on a CPU, without gradients, not seen by a tracer."""
+    return tensor.is_cpu and not tensor.requires_grad and not torch.compiler.is_compiling()
+
+
+def single(values: Tensor) -> float | None:
+    """The value of a context variable "batch" that is one number for all samples; None where it may not be, or not be read."""
+    if not is_plain(values):
+        return None
+    if values.numel() == 1:
+        return values.item()
+    return values[0].item() if values.numel() and values.stride(0) == 0 else None
+
+
+class Numbers(Generic[Made]):
+    """What was read out of a frozen tensor, until that is replaced or changed in place."""
+
+    def __init__(self, make: Callable[[Tensor], Made]) -> None:
+        self._make = make
+        self._kept: tuple[Tensor, int, Made] | None = None
+
+    def of(self, tensor: Tensor) -> Made:
+        """What `make` gives for this tensor."""
+        version = -1 if tensor.is_inference() else tensor._version
+        if self._kept is None or self._kept[0] is not tensor or self._kept[1] != version or version < 0:
+            self._kept = tensor, version, self._make(tensor)
+        return self._kept[2]
+
+
 class Gate(ABC):
     """Weights over members. `options` are the declared settings of the gate's spec, filled with defaults."""
 
@@ -133,4 +165,8 @@ class Gate(ABC):
         Weights sum to one over members. Shapes must follow from `state.config` alone: while a cassette is checked the
         module is built on the meta device without tensors, and its `state_dict()` says what the weights file holds.
         Raises `UsageError` for a config that `fit` does not write.
+
+        It may also have `fused(inputs, context, predictions)`, which gives the fused prediction "batch *out" itself from
+        the members' (a list, or a tensor "member batch *out") where that takes fewer calls than weights for every sample,
+        else None: to rounding the weighted sum by the weights of `forward`. A tracer never sees it.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 
 from grokkit_core.dtypes import real_dtype
 from grokkit_core.errors import Incompatible
-from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.fusion.gate import Calibration, Gate, GateState, Numbers, is_plain, single
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Predictor
+
+Predictions = Tensor | Sequence[Tensor]
+"""Those of all members: "member batch *out", or a list of "batch *out"."""
 
 _UNIFORM = (Field("members", "int", low=1),)
 _SPECTRAL = (
@@ -43,6 +47,12 @@ class _UniformModule(nn.Module):
         dtype = real_dtype(predictions.dtype)
         return predictions.new_full(predictions.shape[:2], 1.0 / self.members, dtype=dtype)
 
+    def fused(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Predictions) -> Tensor:
+        """The mean of the members."""
+        if self.members == 2:
+            return mix_two(0.5, 0.5, predictions)
+        return mix_shared(predictions[0].new_full((self.members,), 1.0 / self.members), predictions)
+
 
 class SpectralModule(nn.Module):
     """1-16-1 with a sigmoid for two members (49 numbers), 1-16-N with a softmax for more; tanh in between.
@@ -53,6 +63,8 @@ class SpectralModule(nn.Module):
     def __init__(self, variable: str, members: int, width: int = 16, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.variable, self.members = variable, members
+        self._slopes, self._shifts, self._heads = Numbers(_listed), Numbers(_listed), Numbers(_listed)
+        self._offset = Numbers(Tensor.item)
         with torch.random.fork_rng(devices=[]):
             self.hidden = nn.Linear(1, width)
             self.output = nn.Linear(width, 1 if members == 2 else members)
@@ -74,6 +86,24 @@ class SpectralModule(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
         return self.weights(context[self.variable])
+
+    def fused(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Predictions) -> Tensor | None:
+        """The weighted sum where the variable is one number for all samples; for two members in Python's own numbers."""
+        value = single(context[self.variable])
+        if value is None or not is_plain(self.hidden.weight):
+            return None
+        if self.members > 2:
+            return mix_shared(self.weights(context[self.variable][:1])[:, 0], predictions)
+        logit = self._offset.of(self.output.bias)
+        for slope, shift, head in zip(
+            self._slopes.of(self.hidden.weight),
+            self._shifts.of(self.hidden.bias),
+            self._heads.of(self.output.weight),
+            strict=True,
+        ):
+            logit += head * math.tanh(slope * value + shift)
+        first = 1 / (1 + math.exp(-logit)) if logit > 0 else 1 - 1 / (1 + math.exp(logit))
+        return mix_two(first, 1 - first, predictions)
 
 
 class Spectral(Gate):
@@ -129,4 +159,25 @@ def mix(weights: Tensor, predictions: Tensor) -> Tensor:
         )
     missing = predictions.ndim - weights.ndim
     shaped = weights.reshape(*weights.shape, *([1] * missing)) if missing else weights
-    return (shaped.to(predictions.dtype) * predictions).sum(0)
+    if shaped.dtype != predictions.dtype:
+        shaped = shaped.to(predictions.dtype)
+    return (shaped * predictions).sum(0)
+
+
+def mix_shared(weights: Tensor, predictions: Predictions) -> Tensor:
+    """The weighted sum over members with the same weights for all samples, "member" or "member *out".
+
+    As a sum, not as a product of matrices: for a thousand members its error is many times smaller.
+    """
+    together = predictions if isinstance(predictions, Tensor) else torch.stack(tuple(predictions))
+    return mix(weights.unsqueeze(1).expand(-1, together.shape[1], *weights.shape[1:]), together)
+
+
+def mix_two(own: float, other: float, predictions: Predictions) -> Tensor:
+    """The weighted sum of two members, whose weights are numbers."""
+    first, second = predictions
+    return torch.add(first * own, second, alpha=other)
+
+
+def _listed(tensor: Tensor) -> list[float]:
+    return tensor.flatten().tolist()

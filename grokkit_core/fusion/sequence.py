@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from grokkit_core.activations import fast_tanh
 from grokkit_core.errors import Incompatible
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
-from grokkit_core.fusion.gates import mix
+from grokkit_core.fusion.gates import Predictions, mix
 from grokkit_core.fusion.stacking import check_metric
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Batch, Place, Predictor, Task, tensors_of
@@ -55,8 +57,8 @@ class SequenceModule(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
         """Weights "member batch" or "member batch *out"."""
-        logits = self.output(torch.tanh(self.hidden(flattened(inputs, self.hidden.weight.dtype))))
-        heads = logits.unflatten(1, (-1, max(1, self.outputs))).movedim(1, 0)
+        given = 1 if self.members == 2 else self.members
+        heads = self._logits(inputs).view(-1, given, max(1, self.outputs)).movedim(1, 0)
         if self.members == 2:
             first = torch.sigmoid(heads[0])
             weights = torch.stack((first, 1 - first))
@@ -64,10 +66,24 @@ class SequenceModule(nn.Module):
             weights = torch.softmax(heads, 0)
         return weights.reshape(predictions.shape) if self.outputs else weights.squeeze(2)
 
+    def fused(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Predictions) -> Tensor | None:
+        """The weighted sum of two members: one weight for each sample says both."""
+        first, second = predictions if self.members == 2 and not self.outputs else (None, None)
+        if first is None or second is None or first.is_complex():
+            return None
+        share = torch.sigmoid(self._logits(inputs)).to(first.dtype)
+        return torch.lerp(second, first, share.view(-1, *[1] * (first.ndim - 1)))
+
+    def _logits(self, inputs: Sequence[Tensor]) -> Tensor:
+        hidden, output = self.hidden, self.output
+        seen = fast_tanh(linear(flattened(inputs, hidden.weight.dtype), hidden.weight, hidden.bias))
+        return linear(seen, output.weight, output.bias)
+
 
 def flattened(inputs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """All inputs of a sample in one row: "batch number"."""
-    return torch.cat([tensor.reshape(len(tensor), -1).to(dtype) for tensor in inputs], 1)
+    rows = [tensor.reshape(len(tensor), -1).to(dtype) for tensor in inputs]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
 
 class SequenceGate(Gate):

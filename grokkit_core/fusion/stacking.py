@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from grokkit_core.dtypes import cast, real_view
 from grokkit_core.errors import BadWeights, Incompatible, UsageError
-from grokkit_core.fusion.gate import Calibration, Gate, GateState
+from grokkit_core.fusion.gate import Calibration, Gate, GateState, Numbers, is_plain
+from grokkit_core.fusion.gates import Predictions, mix_shared, mix_two
 from grokkit_core.fusion.optimum import best_weights
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Place, Predictor, Task
@@ -89,12 +90,20 @@ class Fixed(nn.Module):
 
     def __init__(self, members: int) -> None:
         super().__init__()
+        self._numbers = Numbers(Tensor.tolist)
         self.weights: Tensor
         self.register_buffer("weights", torch.empty(members, dtype=torch.float64))
 
     def forward(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Tensor) -> Tensor:
         """Weights "member batch"."""
         return self.weights.double().unsqueeze(1).expand(predictions.shape[:2])
+
+    def fused(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor], predictions: Predictions) -> Tensor:
+        """The weighted sum."""
+        if len(self.weights) != 2 or not is_plain(self.weights):
+            return mix_shared(self.weights, predictions)
+        own, other = self._numbers.of(self.weights)
+        return mix_two(own, other, predictions)
 
 
 def _state(weights: Tensor) -> GateState:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from grokkit_core.architecture import Architecture, StackedForward
+from grokkit_core.activations import fast_tanh
+from grokkit_core.architecture import Architecture, BatchedForward, StackedForward
 from grokkit_core.tensors import Signature
 from grokkit_cyclotron.plugin import SIGNATURE
 
@@ -50,6 +51,12 @@ class TopoBrainArchitecture(Architecture):
     def stacked(self, config: Mapping[str, Any]) -> StackedForward:
         """All seeds by batched products."""
         return StackedTopoBrain(int(config["angular"]), int(config["radial"]), int(config.get("copies", 1)))
+
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products, on parameters that were folded once."""
+        from grokkit_cyclotron.batched import BatchedTopoBrain
+
+        return BatchedTopoBrain(int(config["angular"]), int(config["radial"]), int(config.get("copies", 1)), tensors)
 
 
 class TopoBrain(nn.Module):
@@ -86,11 +93,16 @@ class TopoBrain(nn.Module):
         mixed = torch.cat((counts, shares)) @ mixing
         seen, share = mixed[: counts.shape[0]], mixed[counts.shape[0] :]
         inputs = torch.cat((seen.unsqueeze(2) * code.unsqueeze(1), share.unsqueeze(2)), 2)
-        hidden = _tanh(linear(inputs, self.node_in.weight[:, : CODE + 1], self.node_in.bias))
-        return linear(_tanh(linear(hidden.flatten(1), weight, bias)), self.readout_out.weight, self.readout_out.bias)
+        hidden = fast_tanh(linear(inputs, self.node_in.weight[:, : CODE + 1], self.node_in.bias))
+        return linear(
+            fast_tanh(linear(hidden.flatten(1), weight, bias)), self.readout_out.weight, self.readout_out.bias
+        )
 
     def encode(self, state: Tensor) -> Tensor:
-        """z = (logR, phi, vnorm), "batch 3", of states "batch 4"."""
+        """z = (logR, phi, vnorm), "batch 3", of states "batch 4".
+
+        By torch's own tanh: its last bits decide on which side of a cell edge a sample lies.
+        """
         first, second, last = (cast(nn.Linear, self.encoder[index]) for index in (0, 2, 4))
         hidden = torch.tanh(linear(state, first.weight, first.bias))
         hidden = torch.tanh(linear(hidden, second.weight, second.bias))
@@ -251,16 +263,6 @@ def _kron(left: Tensor, right: Tensor) -> Tensor:
 
 def _identity(logits: Tensor) -> Tensor:
     return torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-
-
-def _tanh(values: Tensor) -> Tensor:
-    """tanh; without gradients on a CPU numpy's, since torch leaves it to MKL, which takes ten times longer on some.
-
-    Not for the encoder: its last bits decide on which side of a cell edge a sample lies.
-    """
-    if torch.is_grad_enabled() or values.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.tanh(values)
-    return torch.from_numpy(np.tanh(values.numpy()))
 
 
 def _ring(logits: Tensor) -> Tensor:

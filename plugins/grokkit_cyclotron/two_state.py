@@ -6,13 +6,14 @@ one state can only use the published sampler's fixed phase.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture, Layer
+from grokkit_core.architecture import Architecture, BatchedForward, Layer
+from grokkit_core.fusion.perceptrons import Perceptrons
 from grokkit_core.tensors import Signature
 from grokkit_cyclotron.plugin import SIGNATURE
 
@@ -33,6 +34,18 @@ class RotorArchitecture(Architecture):
     def signature(self, config: Mapping[str, Any]) -> Signature:
         """`states` "batch 15 4" to `state` "batch 4"; omega may be given and is not read."""
         return SIGNATURE
+
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products of the two states, which are read once."""
+        first, second, third, metric = (tensors[name] for name in ("m1", "m2", "m3", "s"))
+        members = len(first)
+        forms = first.reshape(2 * members, 4).T, second.flatten(2).transpose(1, 2), third.flatten(2).transpose(1, 2)
+        seen = metric.reshape(2 * members, 2).T
+
+        def run(*inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+            return _rotate_all(inputs[0], members, forms, seen)
+
+        return run
 
 
 class Rotor(nn.Module):
@@ -59,6 +72,23 @@ def rotate(states: Tensor, m1: Tensor, m2: Tensor, m3: Tensor, s: Tensor) -> Ten
     size = (before[:, 2:] @ s.T).square().sum(1, keepdim=True) + AT_REST
     code = _bilinear(m1, turned, before[:, 2:]) / size
     return torch.cat((last[:, :2] + _bilinear(m3, code, moved), _bilinear(m2, code, turned)), 1)
+
+
+def _rotate_all(states: Tensor, members: int, forms: tuple[Tensor, Tensor, Tensor], seen: Tensor) -> Tensor:
+    """`rotate` of several rotors: "batch time 4" to "member batch 4".
+
+    `seen` is S "2 2*member"; of the forms the first is "4 2*member", the others "member 4 2".
+    """
+    before, last = states[:, -2], states[:, -1]
+    place, moved, turned, slow = last[:, :2], last[:, :2] - before[:, :2], last[:, 2:], before[:, 2:]
+    size = (slow @ seen).view(-1, members, 2).square().sum(2, keepdim=True) + AT_REST
+    pairs = (turned.unsqueeze(2) * slow.unsqueeze(1)).flatten(1)
+    code = ((pairs @ forms[0]).view(-1, members, 2) / size).transpose(0, 1).unsqueeze(3)
+    turn, shift = (
+        torch.bmm((code * vector.unsqueeze(1)).flatten(2), form)
+        for form, vector in ((forms[1], turned), (forms[2], moved))
+    )
+    return torch.cat((place + shift, turn), 2)
 
 
 def rotate_jacobian(states: Tensor, m1: Tensor, m2: Tensor, m3: Tensor, s: Tensor) -> Tensor:
@@ -112,6 +142,15 @@ class TwoStateMlpArchitecture(Architecture):
         """`states` "batch 15 4" to `state` "batch 4"; omega may be given and is not read."""
         return SIGNATURE
 
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products."""
+        layers = Perceptrons(self.layers(config), tensors)
+
+        def run(*inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+            return _corrected(inputs[0], layers)
+
+        return run
+
 
 class TwoStateMlp(nn.Module):
     """The generic comparison: a 6-48-48-4 tanh network that corrects linear extrapolation. 2,884 parameters."""
@@ -124,8 +163,12 @@ class TwoStateMlp(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """The next state "batch 4" from a window "batch time 4", time >= 2."""
-        before, last = states[:, -2], states[:, -1]
-        change = last - before
-        features = torch.cat((STEP_SCALE * change[:, :2], TURN_SCALE * change[:, 2:], last[:, 2:]), 1)
-        correction: Tensor = self.layers(features)
-        return last + change + OUTPUT_SCALE * correction
+        return _corrected(states, self.layers)
+
+
+def _corrected(states: Tensor, layers: Callable[[Tensor], Tensor]) -> Tensor:
+    """Linear extrapolation of windows "batch time 4", corrected by one network or several: "... batch 4"."""
+    before, last = states[:, -2], states[:, -1]
+    change = last - before
+    features = torch.cat((STEP_SCALE * change[:, :2], TURN_SCALE * change[:, 2:], last[:, 2:]), 1)
+    return last + change + OUTPUT_SCALE * layers(features)

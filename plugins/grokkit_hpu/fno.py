@@ -18,6 +18,8 @@ from grokkit_hpu.plugin import SIGNATURE
 class FnoArchitecture(Architecture):
     """`grokkit_hpu/fno`; 261,058 parameters by default."""
 
+    vectorises = True
+
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """A network with random weights."""
         return Fno(int(config["width"]), int(config["modes"]), int(config["depth"]))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture, Layer
+from grokkit_core.architecture import Architecture, BatchedForward, Layer
+from grokkit_core.fusion.perceptrons import Perceptrons
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Task
 from grokkit_core.tensors import Signature
@@ -52,6 +53,15 @@ class MlpArchitecture(Architecture):
             Layer("layers.2.weight", "layers.2.bias", "silu", inputs="width", outputs="width"),
             Layer("layers.4.weight", "layers.4.bias", "identity", inputs="width"),
         )
+
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products."""
+        layers, dt = Perceptrons(self.layers(config), tensors), float(config["dt"])
+
+        def run(*inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+            return inputs[0] + dt * layers(inputs[0])
+
+        return run
 
 
 class Mlp(nn.Module):

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture, Layer
+from grokkit_core.architecture import Architecture, BatchedForward, Layer
 from grokkit_core.dtypes import cast
+from grokkit_core.fusion.perceptrons import Perceptrons
 from grokkit_core.streams import stream
 from grokkit_core.task import Batch, Task, tensors_of
 from grokkit_core.tensors import Signature
@@ -50,6 +51,15 @@ class PublishedArchitecture(Architecture):
             Layer("layers.2.weight", "layers.2.bias", "relu", inputs="width", outputs="width"),
             Layer("layers.4.weight", "layers.4.bias", "identity", inputs="width"),
         )
+
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products."""
+        layers = Perceptrons(self.layers(config), tensors)
+
+        def run(*inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+            return layers(inputs[0])
+
+        return run
 
 
 class PublishedMlp(nn.Module):

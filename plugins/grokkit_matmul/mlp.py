@@ -52,6 +52,8 @@ class Mlp(nn.Module):
 class ProductMlp(Architecture):
     """Builds the published network, for one size of matrices."""
 
+    vectorises = True
+
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """PyTorch's own initialisation."""
         return Mlp(*(int(config[name]) for name in ("m", "k", "n", "hidden")))

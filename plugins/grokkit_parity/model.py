@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture, Layer, StackedForward
+from grokkit_core.architecture import Architecture, BatchedForward, Layer, StackedForward
 from grokkit_core.errors import UsageError
+from grokkit_core.fusion.perceptrons import Perceptrons
 from grokkit_core.tensors import Signature, TensorSpec
 from grokkit_parity.plugin import BITS, LOGITS
 
@@ -54,6 +55,22 @@ class ParityMlpArchitecture(Architecture):
         """All seeds by batched products."""
         return StackedParityMlp(config["depth"], config["readout"]) if not config["live"] else None
 
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products; the bits are read once."""
+        return _Batched(self.layers(config), config["live"], tensors)
+
+
+class _Batched:
+    """Frozen networks on the same bits: "batch n" to logits "member batch 2"."""
+
+    def __init__(self, layers: Sequence[Layer], live: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
+        self._layers, self._live = Perceptrons(layers, tensors), live
+        self._dtype = tensors["first.weight"].dtype
+
+    def __call__(self, *inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+        (bits,) = inputs
+        return _logits(self._layers(_signs(bits, self._live, self._dtype)))
+
 
 class ParityMlp(nn.Module):
     """`forward` maps bits "batch n" to logits "batch 2". With `live` bits only these are gathered and read."""
@@ -67,8 +84,7 @@ class ParityMlp(nn.Module):
 
     def forward(self, bits: Tensor) -> Tensor:
         """The logits "batch 2" in the dtype of the weights."""
-        read = bits.index_select(1, torch.tensor(self.live, device=bits.device)) if self.live else bits
-        hidden = torch.relu(self.first(1 - 2 * read.to(self.first.weight.dtype)))
+        hidden = torch.relu(self.first(_signs(bits, self.live, self.first.weight.dtype)))
         if self.second is not None:
             hidden = torch.relu(self.second(hidden))
         return _logits(self.last(hidden))
@@ -90,6 +106,12 @@ class StackedParityMlp:
             values = torch.relu(torch.baddbmm(bias, values, parameters[f"{name}.weight"].transpose(1, 2)))
         out = torch.bmm(values, parameters["last.weight"].transpose(1, 2))
         return _logits(out + parameters["last.bias"].unsqueeze(1) if self.readout == "logits" else out)
+
+
+def _signs(bits: Tensor, live: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Bits as +1 and -1, the live ones only where some are named."""
+    read = bits.index_select(1, torch.tensor(live, device=bits.device)) if live else bits
+    return 1 - 2 * read.to(dtype)
 
 
 def _logits(out: Tensor) -> Tensor:

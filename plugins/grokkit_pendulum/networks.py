@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from grokkit_core.architecture import Architecture, Layer
+from grokkit_core.architecture import Architecture, BatchedForward, Layer
+from grokkit_core.fusion.perceptrons import Perceptrons
 from grokkit_core.tensors import Signature
 from grokkit_pendulum.lagrangian import Wrapping, split_turns
 from grokkit_pendulum.law import FASTEST
@@ -46,6 +47,16 @@ class MlpArchitecture(_Generic, Wrapping):
         """A network with PyTorch's default initialisation."""
         return Mlp(int(config["width"]))
 
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products; the features are computed once."""
+        layers = Perceptrons(self.layers(config), tensors)
+        mean, spread = (tensors[name].unsqueeze(1) for name in ("mean", "spread"))
+
+        def run(*inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+            return _stepped(inputs[0], layers, mean, spread)
+
+        return run
+
 
 class Mlp(nn.Module):
     """The change of state in one step, in units of its `spread` about its `mean`, from sines, cosines and velocities."""
@@ -63,11 +74,15 @@ class Mlp(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """The next states "batch 4"; whole turns of the angles are set aside and added again."""
-        wrapped, turns = split_turns(state)
-        angles, velocities = wrapped[:, :2], wrapped[:, 2:]
-        features = torch.cat((torch.sin(angles), torch.cos(angles), velocities / FASTEST), 1)
-        change: Tensor = self.mean + self.spread * self.layers(features)
-        return wrapped + change + turns
+        return _stepped(state, self.layers, self.mean, self.spread)
+
+
+def _stepped(state: Tensor, layers: Callable[[Tensor], Tensor], mean: Tensor, spread: Tensor) -> Tensor:
+    """The next states of states "batch 4", of one network or of several: "... batch 4"."""
+    wrapped, turns = split_turns(state)
+    angles, velocities = wrapped[:, :2], wrapped[:, 2:]
+    features = torch.cat((torch.sin(angles), torch.cos(angles), velocities / FASTEST), 1)
+    return wrapped + (mean + spread * layers(features)) + turns
 
 
 class PublishedArchitecture(_Generic):
@@ -78,6 +93,15 @@ class PublishedArchitecture(_Generic):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """A network with orthogonal weights of gain 0.8 and no biases."""
         return PublishedNet(int(config["width"]))
+
+    def batched(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchedForward:
+        """All members by batched products."""
+        layers = Perceptrons(self.layers(config), tensors)
+
+        def run(*inputs: Tensor, **context: Mapping[str, Tensor]) -> Tensor:
+            return _in_units(inputs[0], layers)
+
+        return run
 
 
 class PublishedNet(nn.Module):
@@ -96,6 +120,10 @@ class PublishedNet(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """The next states "batch 4"."""
-        units = state.new_tensor([math.pi, math.pi, 1.0, 1.0])
-        moved: Tensor = self.layers(state / units) * units
-        return moved
+        return _in_units(state, self.layers)
+
+
+def _in_units(state: Tensor, layers: Callable[[Tensor], Tensor]) -> Tensor:
+    """What layers give for states "batch 4" with angles in half turns."""
+    units = state.new_tensor([math.pi, math.pi, 1.0, 1.0])
+    return layers(state / units) * units

@@ -23,6 +23,8 @@ LARGEST = 4_096
 class SineConvArchitecture(Architecture):
     """`grokkit_wave/sine-conv`: config `boundary`, `lam2`, `channels`; `amplitude` and `ends` of what it was trained on."""
 
+    vectorises = True
+
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise for a ring with ends, and for more channels than memory should be asked for."""
         if config["ends"] and config["boundary"] != "dirichlet":

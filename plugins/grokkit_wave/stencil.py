@@ -22,6 +22,8 @@ INITIAL = 0.1
 class _LinearArchitecture(Architecture):
     """What both have in common: finite weights, and rollouts in increment form."""
 
+    vectorises = True
+
     def check_tensors(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Raise `BadWeights` for coefficients that are not finite."""
         if not bool(torch.isfinite(tensors["weight"]).all()):

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from timing import Benchmark, Result
+from timing import Benchmark, Bound, Result
 
 HEAD = """# Benchmarks
 
@@ -28,21 +28,27 @@ def section(benchmark: Benchmark, results: Sequence[Result]) -> str:
         "",
         f"| case | {results[0].numerator} | {results[0].denominator} | ratio | bound | |",
         "|---|---|---|---|---|---|",
-        *(_row(benchmark, result) for result in results),
+        *(row(benchmark.bound, result) for result in results),
         "",
         *(f"Checked before timing, {result.label}: {result.checked}." for result in results),
         "",
-        f"Machine: {machine()}.",
-        f"Command: `python tests/benchmarks/bench.py --only {benchmark.name} --write docs/benchmarks.md`",
+        footer(benchmark.name),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _row(benchmark: Benchmark, result: Result) -> str:
-    verdict = "kept" if benchmark.bound.holds(result.ratio) else "**missed**"
+def footer(name: str) -> str:
+    """The last lines of a section: the machine, and the command that measures it again."""
+    command = f"`python tests/benchmarks/bench.py --only {name} --write docs/benchmarks.md`"
+    return f"Machine: {machine()}.\nCommand: {command}"
+
+
+def row(bound: Bound | None, result: Result) -> str:
+    """One line of a table; without a bound the ratio is only reported."""
+    verdict = "" if bound is None else "kept" if bound.holds(result.ratio) else "**missed**"
     seconds = f"{_time(result.numerator_seconds)} | {_time(result.denominator_seconds)}"
     spread = f"{result.lowest:.3g} to {result.highest:.3g}"
-    return f"| {result.label} | {seconds} | {result.ratio:.3g} ({spread}) | {benchmark.bound} | {verdict} |"
+    return f"| {result.label} | {seconds} | {result.ratio:.3g} ({spread}) | {bound or 'reported'} | {verdict} |"
 
 
 def _time(seconds: float) -> str:

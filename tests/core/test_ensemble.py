@@ -208,7 +208,7 @@ def test_stacked_members_give_what_a_loop_over_them_gives(one: Cassette, states:
     expected = torch.stack([member(states) for member in members])
     for fused in (fuse(*members), loaded(fuse(*members), library)):
         predictions, weights = parts(fused, states)
-        assert torch.equal(predictions, expected)
+        torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-6)
         torch.testing.assert_close(fused(states), (weights.unsqueeze(2) * expected).sum(0))
 
 
@@ -223,7 +223,8 @@ def test_members_of_one_architecture_are_put_next_to_each_other(one: Cassette, e
     made = plan(one.manifest, eight.manifest, half.manifest)
     assert made.members == ("one", "half", "eight")
     predictions = parts(fuse(one, eight, half), states)[0]
-    assert torch.equal(predictions, torch.stack([one(states), half(states), eight(states)]))
+    expected = torch.stack([one(states), half(states), eight(states)])
+    torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-6)
 
 
 def test_a_fusion_counts_the_parameters_of_its_members_and_its_gate(one: Cassette, eight: Cassette) -> None:
