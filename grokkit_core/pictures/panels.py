@@ -12,6 +12,7 @@ from grokkit_core.manifest import Manifest
 from grokkit_core.pictures.chart import Chart
 from grokkit_core.pictures.curve import curve_charts
 from grokkit_core.pictures.errors import error_charts
+from grokkit_core.pictures.members import member_charts
 from grokkit_core.specs import TaskSpec
 from grokkit_core.text import printable
 from grokkit_core.workspace import Workspace
@@ -55,12 +56,13 @@ def subject_of(ref: str | Cassette, place: Workspace) -> Subject:
 
 
 def recorded_charts(manifest: Manifest, place: Workspace) -> list[Chart]:
-    """What stands in the manifest: training curve and errors. Imports neither torch nor numpy."""
+    """What stands in the manifest: training curve, errors, members. Imports neither torch nor numpy."""
     spec = _task_spec(manifest, place)
     metric = spec.metric if spec else ""
     return [
         *curve_charts(manifest, metric=metric, accuracy=bool(spec and spec.higher_is_better)),
         *error_charts(manifest),
+        *member_charts(manifest),
     ]
 
 

@@ -61,7 +61,7 @@ def _section(title: str, identifier: str, *children: Child) -> Markup:
 
 def _computes(manifest: Manifest, identifier: str) -> Markup:
     task, network, weights = manifest.task, manifest.architecture, manifest.weights
-    config = {name: value for name, value in network.config.items() if name != "members"}
+    config = {name: value for name, value in network.config.items() if not _is_table(value)}
     rows: list[Sequence[Child]] = []
     for role, specs in (("input", manifest.inputs), ("output", manifest.outputs)):
         for spec in specs:
@@ -90,6 +90,11 @@ def _computes(manifest: Manifest, identifier: str) -> Markup:
         ),
         signature,
     )
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value of a config is a list of records, which has a place of its own or is no reading."""
+    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
 
 
 def _pictures(panels: Panels, identifier: str) -> Markup:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grokkit_core.errors import UsageError
-from grokkit_core.manifest import Manifest
+from grokkit_core.fusion.parts import parse_parts
+from grokkit_core.manifest import COMPOSITE, Manifest
 from grokkit_core.markup import Markup, table, tag
 from grokkit_core.names import expanded
 from grokkit_core.pictures.palette import NAMES, ROLES, VERDICTS
@@ -18,8 +19,9 @@ from grokkit_core.pictures.panels import Panels, panels_of, subject_of
 from grokkit_core.reporting.card import article
 from grokkit_core.reporting.certificate import badge, scrolling, worse_than
 from grokkit_core.reporting.lineage import Lineage, by_digest, lineage_of
+from grokkit_core.specs import TaskSpec
 from grokkit_core.text import printable
-from grokkit_core.workspace import Where, workspace
+from grokkit_core.workspace import Where, Workspace, workspace
 from grokkit_core.writing import replace_file
 
 if TYPE_CHECKING:
@@ -48,11 +50,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Part:
-    """What a page shows of one cassette."""
+    """What a page shows of one cassette; `losers` are the members of a composition that lose to a baseline."""
 
     manifest: Manifest
     panels: Panels
     lineage: Lineage
+    losers: tuple[str, ...] = ()
 
 
 def report(
@@ -73,8 +76,9 @@ def report(
     subjects = {subject.manifest.digest: subject for subject in (subject_of(ref, place) for ref in wanted)}
     known = by_digest(place.library)
     parts = [
-        Part(subject.manifest, panels_of(subject, place, seed=seed), lineage_of(subject.manifest, known))
+        Part(m, panels_of(subject, place, seed=seed), lineage_of(m, known), _losers(m, place))
         for subject in subjects.values()
+        for m in (subject.manifest,)
     ]
     replace_file(target, document(parts).encode())
     notes = tuple(note for part in parts for note in part.panels.notes)
@@ -130,20 +134,36 @@ def _overview(parts: Sequence[Part]) -> Markup:
     rows = []
     for index, part in enumerate(parts, 1):
         manifest = part.manifest
-        worse = worse_than(manifest.certificate, part.panels.floor)
         rows.append(
             (
                 tag("a", manifest.ref, href=f"#c{index}"),
                 manifest.summary,
                 manifest.task.id,
                 badge(manifest.certificate),
-                f"worse than {worse}" if worse else "no",
+                _loses(part),
                 f"{manifest.weights.parameters:,}",
             )
         )
     columns = ("cassette", "computes", "task", "verdict", "loses to a baseline", "parameters")
     made = table("Cassettes of this report", columns, rows, numbers=(5,))
     return tag("section", tag("h2", "Overview", id="overview"), scrolling("Overview", made), aria_labelledby="overview")
+
+
+def _loses(part: Part) -> str:
+    """To which baselines a cassette loses; of a composition, which members do."""
+    if part.manifest.task.id == COMPOSITE:
+        return f"some members do: {', '.join(part.losers)}" if part.losers else "no member does"
+    worse = worse_than(part.manifest.certificate, part.panels.floor)
+    return f"worse than {worse}" if worse else "no"
+
+
+def _losers(manifest: Manifest, place: Workspace) -> tuple[str, ...]:
+    """The members of a composition that lose to a baseline on their recorded figures."""
+    if manifest.task.id != COMPOSITE:
+        return ()
+    floors = {spec.id: spec.floor for spec in place.plugins.specs(TaskSpec)}
+    members = parse_parts(manifest.architecture.config)
+    return tuple(m.key for m in members if worse_than(m.certificate, floors.get(m.task.id, 0.0)))
 
 
 def stylesheet() -> str:
