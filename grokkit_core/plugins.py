@@ -182,7 +182,7 @@ class PluginHost:
         for plugin in self.plugins:
             for component in plugin.components:
                 if isinstance(component, CassetteRoot):
-                    with_path = _package_folder(component)
+                    with_path = package_folder(component)
                     if with_path is not None:
                         yield plugin.distribution, with_path
 
@@ -228,7 +228,7 @@ class PluginHost:
         """
         plugin = self.owner(spec)
         try:
-            made = _target(spec.target)(spec, **arguments)
+            made = resolved(spec.target)(spec, **arguments)
             made.plugins = self
         except Exception as error:
             from grokkit_core.errors import GrokkitError
@@ -332,7 +332,7 @@ class PluginHost:
         if wrong is not None:
             reason = f"grokkit_components yields a {printable(type(wrong).__name__, 60)}, which is not a component spec"
             return replace(plugin, status="broken", reason=reason)
-        lost = next((item for item in found if isinstance(item, CassetteRoot) and _package_folder(item) is None), None)
+        lost = next((item for item in found if isinstance(item, CassetteRoot) and package_folder(item) is None), None)
         if lost is not None:
             reason = f"its cassette root names the package '{printable(lost.package, 80)}', which is not there"
             return replace(plugin, status="broken", reason=reason)
@@ -390,7 +390,8 @@ def _without_clashes(plugins: Iterable[Plugin]) -> tuple[Plugin, ...]:
     return tuple(checked)
 
 
-def _target(target: str) -> Any:
+def resolved(target: str) -> Any:
+    """What an import string names; importing it may raise anything."""
     module, _, attributes = target.partition(":")
     found: Any = importlib.import_module(module)
     for attribute in attributes.split("."):
@@ -430,7 +431,7 @@ def _version(distribution: str) -> str:
         return "0"
 
 
-def _package_folder(root: CassetteRoot) -> Path | None:
+def package_folder(root: CassetteRoot) -> Path | None:
     """The folder of a cassette root; the package itself is not imported, since only loading is guarded."""
     try:
         found = importlib.util.find_spec(root.package)

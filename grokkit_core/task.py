@@ -78,13 +78,15 @@ class Task(ABC):
 
     `evaluation` are the contexts of its tables, `calibration` those on which learned gates are fitted by default,
     `knots` those at which closed-form gates are solved (empty: `calibration`), and `training_range` the interval of
-    each context variable from which calibration contexts may be drawn or chosen.
+    each context variable from which calibration contexts may be drawn or chosen. `noisy` says that sampled inputs carry
+    noise, so that the oracle's answer to them is not the target.
     """
 
     evaluation: Sequence[Place] = ({},)
     calibration: Sequence[Place] = ()
     knots: Sequence[Place] = ()
     training_range: Mapping[str, tuple[float, float]] = {}
+    noisy: bool = False
     plugins: PluginHost
 
     def __init__(self, spec: TaskSpec, **parameters: Any) -> None:

@@ -32,6 +32,8 @@ LEAST_NOISE = 0.1
 class LinearAngle(Task):
     """Inputs `orbit` "batch 5" = (x, y, h, e, t) with noise on x and y, targets `position` "batch 2" without."""
 
+    noisy = True
+
     def sample(self, n: int, *, generator: torch.Generator, **where: Any) -> Batch:
         """`n` rows with h in [0.8, 1.5], e in [0, 0.6], a start angle in [0, 2 pi) and t in [0, 3], all uniform.
 

@@ -40,7 +40,8 @@ def comparison(size: tuple[int, int], calls: int) -> Comparison:
     """The dense form against the implicit one, from the tensors of the base to a network that can be called."""
     import torch
 
-    from grokkit_core.cassette import build_module, load
+    from grokkit_core.building import build_module
+    from grokkit_core.cassette import load
     from grokkit_core.streams import stream
     from grokkit_core.transfer.zero_pad import padded
 

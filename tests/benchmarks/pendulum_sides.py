@@ -29,7 +29,8 @@ def task_and_states() -> tuple[Pendulum, Tensor, Tensor]:
 
 def network(integrator: str) -> nn.Module:
     """The shipped law with this integrator, frozen."""
-    from grokkit_core.cassette import build_module, load
+    from grokkit_core.building import build_module
+    from grokkit_core.cassette import load
 
     cassette = load("pendulum")
     config = {**cassette.manifest.architecture.config, "integrator": integrator, "step": FORMS[integrator]}

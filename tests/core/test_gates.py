@@ -1,4 +1,7 @@
-"""Gates: partitions of unity, the published spectral gate, and the exact law of mixing two members."""
+"""Gates: partitions of unity, the published spectral gate, and the exact law of mixing two members.
+
+What every gate must keep besides is a law of `grokkit_core.testing`, which `testing/test_builtin.py` checks.
+"""
 
 from __future__ import annotations
 
@@ -123,39 +126,6 @@ def test_weights_that_are_no_partition_are_told_apart() -> None:
     assert is_partition(good, 2, 2, 1e-6)
     for bad in (good * 1.001, good.T, torch.sigmoid(good), good * torch.nan, good[:1], torch.cat((good, good))):
         assert not is_partition(bad, 2, 2, 1e-6)
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_fitting_is_a_function_of_its_generators(name: str) -> None:
-    made = gate(name, steps=3, samples=8)
-    members = [member(1), member(2)]
-    first, same = (made.fit(members, calibration(7), generator=stream(7)) for _ in range(2))
-    assert first.config == same.config
-    assert all(torch.equal(tensor, same.tensors[key]) for key, tensor in first.tensors.items())
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_fitting_leaves_the_global_generator_alone(name: str) -> None:
-    before = torch.get_rng_state()
-    made = gate(name, steps=3, samples=8)
-    made.build(made.fit([member(1), member(2)], calibration(), generator=stream(0)))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("name", GATES)
-@pytest.mark.parametrize("members", [2, 3])
-def test_a_gate_is_built_from_its_config_alone(name: str, members: int) -> None:
-    made = gate(name, steps=1, samples=8)
-    state = made.fit([member(k) for k in range(members)], calibration(), generator=stream(0))
-    with torch.device("meta"):
-        expected = made.build(GateState(state.config)).state_dict()
-    assert {key: tensor.shape for key, tensor in expected.items()} == {k: t.shape for k, t in state.tensors.items()}
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_a_fitted_state_carries_no_gradient(name: str) -> None:
-    state = gate(name, steps=1, samples=8).fit([member(1), member(2)], calibration(), generator=stream(0))
-    assert not any(tensor.requires_grad for tensor in state.tensors.values())
 
 
 # -- uniform -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from toys import provenance
 import grokkit_core as gk
 from grokkit_core import packing
 from grokkit_core.architecture import Architecture, Layer
-from grokkit_core.cassette import Cassette, build_module, draft, from_stored, load
+from grokkit_core.building import build_module
+from grokkit_core.cassette import Cassette, draft, from_stored, load
 from grokkit_core.errors import GrokkitError, Incompatible, UsageError
 from grokkit_core.manifest import ArchitectureRef, Manifest, Parent
 from grokkit_core.plugins import PluginHost, host

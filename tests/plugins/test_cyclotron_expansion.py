@@ -12,7 +12,8 @@ import torch
 from grokkit_cyclotron.transfer import Network, duplicate_and_split, identity_copy
 from torch import Tensor, nn
 
-from grokkit_core.cassette import Cassette, build_module
+from grokkit_core.building import build_module
+from grokkit_core.cassette import Cassette
 from grokkit_core.plugins import host
 from grokkit_core.streams import stream
 from grokkit_core.training.train import train

@@ -19,7 +19,8 @@ from grokkit_kepler.orbit import solved
 from torch import Tensor
 
 import grokkit_core as gk
-from grokkit_core.cassette import Cassette, build_module, load
+from grokkit_core.building import build_module
+from grokkit_core.cassette import Cassette, load
 from grokkit_core.certify.intervals import Affine
 from grokkit_core.plugins import host
 from grokkit_core.streams import stream

@@ -17,7 +17,8 @@ from grokkit_kepler.orbit import moved, orbit_of, solved
 from torch import Tensor
 
 import grokkit_core as gk
-from grokkit_core.cassette import Cassette, build_module, draft, load
+from grokkit_core.building import build_module
+from grokkit_core.cassette import Cassette, draft, load
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.plugins import host
 from grokkit_core.specs import settle

@@ -17,7 +17,8 @@ from grokkit_kepler.orbit import error_bound, orbit_of, solved
 from torch import Tensor
 
 import grokkit_core as gk
-from grokkit_core.cassette import Cassette, build_module
+from grokkit_core.building import build_module
+from grokkit_core.cassette import Cassette
 from grokkit_core.certify.scores import errors_of
 from grokkit_core.plugins import host
 from grokkit_core.streams import stream
