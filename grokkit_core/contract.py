@@ -13,6 +13,9 @@ from grokkit_core.tensors import LEADING, ContextSpec, Domain, Signature, Tensor
 from grokkit_core.text import printable
 
 BATCH = "batch"
+EXACT = 2**53
+"""From here on float64 does not hold every whole number."""
+
 PIECE = 2**20
 """Numbers that are checked at a time, so that checking a large input needs no second one of its size."""
 
@@ -43,6 +46,9 @@ def check_inputs(signature: Signature, inputs: Mapping[str, Tensor], *, force: b
     sizes: dict[str, int] = {}
     dtypes = set()
     _check_devices(inputs)
+    for name, given in inputs.items():
+        if isinstance(given, Tensor) and not is_plain(given):
+            raise Incompatible(f"input '{name}' is {kind(given)}", expected="a dense tensor that holds values")
     leading: list[int] | None = None
     for spec in signature.inputs:
         tensor = inputs[spec.name]
@@ -96,6 +102,19 @@ def _context_tensor(spec: ContextSpec, value: Tensor | float, batch: int, force:
     return tensor
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it is dense and holds values: not sparse, nested, or on the meta device."""
+    return tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_meta
+
+
+def kind(tensor: Tensor) -> str:
+    """What a tensor is that `is_plain` refuses, in words."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    layout = str(tensor.layout).removeprefix("torch.")
+    return "a tensor without values" if tensor.is_meta else f"a tensor of layout {layout}"
+
+
 def _check_devices(inputs: Mapping[str, Tensor]) -> None:
     devices = {name: str(tensor.device) for name, tensor in inputs.items() if isinstance(tensor, Tensor)}
     if len(set(devices.values())) > 1:
@@ -142,9 +161,9 @@ def _check_values(spec: TensorSpec, tensor: Tensor) -> None:
 
 
 def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
-    if domain.kind == "any" or tensor.dtype == torch.bool:
+    if domain.kind == "any":
         return
-    plain = real_view(tensor)
+    plain = real_view(tensor) if tensor.dtype != torch.bool else tensor.to(torch.uint8)
     pieces = torch.split(plain.reshape(-1), PIECE)
     if not all(bool(torch.isfinite(piece).all()) for piece in pieces):
         count = sum(int((~torch.isfinite(piece)).sum()) for piece in pieces)
@@ -155,7 +174,7 @@ def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
         if domain.kind == "interval":
             good = (piece >= domain.low) & (piece <= domain.high)
         else:
-            good = torch.isin(piece, torch.tensor(domain.values, dtype=piece.dtype, device=piece.device))
+            good = torch.isin(piece, held(domain, tensor.dtype).to(piece.device))
         if not bool(good.all()):
             worst = piece[~good][0].item()
             suffix = f" [{unit}]" if unit != "1" else ""
@@ -164,3 +183,17 @@ def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
                 expected=f"{domain}{suffix}",
                 hint="--force skips this check",
             )
+
+
+def held(domain: Domain, dtype: torch.dtype) -> Tensor:
+    """The numbers of a finite set as a dtype holds them: rounded in a floating one, whole ones alone in any other.
+
+    Those of a complex dtype are real, of its precision; those of booleans are 0 and 1, as uint8.
+    """
+    values = torch.tensor(domain.values, dtype=torch.float64)
+    if dtype.is_floating_point or dtype.is_complex:
+        rounded = values.to(real_dtype(dtype))
+        return rounded[rounded.isfinite()]
+    low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    whole = (values == values.round()) & (values >= low) & (values < float(high) + (high < EXACT))
+    return values[whole].to(torch.uint8 if dtype == torch.bool else dtype)

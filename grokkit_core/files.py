@@ -220,7 +220,7 @@ def _from_csv(data: bytes, shown: str, name: str, spec: TensorSpec | None, dtype
                 f"row {number} of {shown} has {what}", expected=f"{width} numbers, {spec.shape} flattened"
             )
     values = torch.tensor([[float(cell) for cell in row] for row in rows], dtype=torch.float64)
-    return _exactly(values.reshape(len(rows), *sizes), _dtype_for(spec, dtype), shown)
+    return _exactly(values.reshape(len(rows), *sizes), spec, _dtype_for(spec, dtype), shown)
 
 
 def _check_order(spec: TensorSpec, header: list[str], shown: str) -> None:
@@ -234,12 +234,17 @@ def _check_order(spec: TensorSpec, header: list[str], shown: str) -> None:
         )
 
 
-def _exactly(values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
-    """Numbers as `dtype`; raises `Incompatible` where an integer or boolean dtype cannot hold them (or a float64 could not)."""
+def _exactly(values: Tensor, spec: TensorSpec, dtype: torch.dtype, what: str) -> Tensor:
+    """Numbers as `dtype`; raises `Incompatible` where a whole dtype cannot hold them, or rounding moves one into a finite set."""
     cast = values.to(dtype)
+    kind = str(dtype).removeprefix("torch.")
     whole = not (dtype.is_floating_point or dtype.is_complex)
     if whole and not bool(((cast.double() == values) & (values.abs() < EXACT_INTEGERS)).all()):
-        raise Incompatible(f"{what} holds numbers that {str(dtype).removeprefix('torch.')} cannot", hint="use .npy")
+        raise Incompatible(f"{what} holds numbers that {kind} cannot", hint="use .npy")
+    if spec.domain.kind == "values" and not whole:
+        listed = torch.tensor(spec.domain.values, dtype=torch.float64)
+        if bool((torch.isin(cast, listed.to(dtype)) & ~torch.isin(values, listed)).any()):
+            raise Incompatible(f"{what} holds numbers that {kind} rounds into the domain", expected=str(spec.domain))
     return cast
 
 
@@ -281,7 +286,7 @@ def _json_tensor(item: Any, name: str, spec: TensorSpec | None, dtype: torch.dty
         if values.shape[-1:] != (2,):
             raise Incompatible(f"'{name}' of {shown} is complex", expected="numbers as [real, imaginary]")
         return torch.view_as_complex(values).to(wanted)
-    return _exactly(values, wanted, f"'{printable(name, 60)}' of {shown}")
+    return _exactly(values, spec, wanted, f"'{printable(name, 60)}' of {shown}")
 
 
 def _dtype_for(spec: TensorSpec, dtype: torch.dtype) -> torch.dtype:

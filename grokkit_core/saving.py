@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from grokkit_core import store
-from grokkit_core.errors import Incompatible, NotFound, StoreError
-from grokkit_core.manifest import WEIGHTS, Manifest
+from grokkit_core.errors import Incompatible, NotFound, StoreError, TooLarge
+from grokkit_core.manifest import MAX_BYTES, WEIGHTS, Manifest
 from grokkit_core.names import MAX_VERSION, check_name, is_version
 from grokkit_core.text import printable
 
@@ -34,6 +34,13 @@ def save(root: Path, manifest: Manifest, data: bytes) -> Manifest:
     """
     check_name(manifest.name)
     manifest = Manifest.parse(with_weights(manifest, data).to_bytes())
+    size = len(manifest.replace(version=MAX_VERSION).to_bytes())
+    if size > MAX_BYTES:
+        raise TooLarge(
+            f"the manifest of {manifest.name} would have {size} bytes",
+            expected=f"at most {MAX_BYTES}",
+            hint="a composition is kept small by composing fewer cassettes",
+        )
     store.check_weights(manifest, data)
     with _writing(root, manifest.name) as home, _staged(home) as staging:
         _write(staging / WEIGHTS, data)

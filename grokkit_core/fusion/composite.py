@@ -17,7 +17,7 @@ from grokkit_core.architecture import Architecture
 from grokkit_core.building import build_module
 from grokkit_core.cassette import Cassette, draft, now, software, stated_otherwise
 from grokkit_core.dtypes import is_inexact
-from grokkit_core.errors import BadWeights, Incompatible, UsageError
+from grokkit_core.errors import BadWeights, Incompatible, NotFound, PluginError, UsageError
 from grokkit_core.fusion.fusion import Fusion, FusionPlan, labels
 from grokkit_core.fusion.gate import Calibration, Gate
 from grokkit_core.fusion.inherited import inherited
@@ -111,7 +111,10 @@ class CompositeArchitecture(Architecture):
 
     def architecture_of(self, part: Part) -> Architecture:
         """The installed architecture of a member; raises `PluginError` or `Incompatible` if there is none of its version."""
-        found = self.plugins.architecture(part.architecture)
+        try:
+            found = self.plugins.architecture(part.architecture)
+        except NotFound as error:
+            raise PluginError(f"member '{part.key}' cannot be built: {error}") from error
         if found.spec.version != part.version:
             raise Incompatible(
                 f"member '{part.key}' needs version {part.version} of {part.architecture}",
@@ -161,12 +164,12 @@ def stored(tensor: Tensor) -> Tensor:
 
 
 def part_of(key: str, cassette: Cassette) -> Part:
-    """The entry of a cassette of one task."""
+    """The entry of a cassette of one task; one out of another composition keeps the source that it has there."""
     manifest = cassette.manifest
     reference = manifest.architecture
     return Part(
         key=key,
-        source=manifest.parent(),
+        source=manifest.provenance.parents[0] if "/" in key else manifest.parent(),
         summary=manifest.summary,
         task=manifest.task,
         architecture=reference.id,

@@ -86,7 +86,10 @@ class BlockDiagonal(nn.Module):
         return sum(tensor.numel() for tensor in self.buffers())
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs "batch out" of all members, given an input "batch in" of each, all of one batch size."""
+        """The outputs "batch out" of all members, given an input "batch in" of each, all of one batch size.
+
+        Raises `Incompatible` for a missing input, or one of another width or dtype.
+        """
         missing = [key for key in self.members if key not in inputs]
         if missing or len({len(tensor) for tensor in inputs.values()}) != 1:
             given = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in inputs.items())
@@ -94,8 +97,14 @@ class BlockDiagonal(nn.Module):
                 f"a pass over all members with {given}",
                 expected=f"an input of each of {', '.join(self.members)}, of one batch size",
             )
-        columns = [inputs[key][:, list(self.live[key])] for key in self.members]
-        x = torch.cat([column.to(self.get_buffer("weight0").dtype) for column in columns], 1)
+        dtype = self.get_buffer("weight0").dtype
+        for key in self.members:
+            if inputs[key].dtype != dtype or inputs[key].shape[1:] != (self.widths[key],):
+                raise Incompatible(
+                    f"input of '{key}' is {inputs[key].dtype} {list(inputs[key].shape)}",
+                    expected=f"{dtype} [batch, {self.widths[key]}]",
+                )
+        x = torch.cat([inputs[key][:, list(self.live[key])] for key in self.members], 1)
         for k, (acts, rows) in enumerate(zip(self.acts, self.rows, strict=True)):
             x = torch.nn.functional.linear(x, self.get_buffer(f"weight{k}"), self.get_buffer(f"bias{k}"))
             x = torch.cat([ACTIVATIONS[act](part) for act, part in zip(acts, torch.split(x, rows, 1), strict=True)], 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from grokkit_core import contract
@@ -108,7 +109,8 @@ def _one_of(cassette: Cassette, name: str, offer: Offer) -> Route:
     }
     if single and name not in cassette.members:
         return _chosen(cassette, by_signature(single, cassette.manifest.ref, f"input '{printable(name, 60)}'"))
-    return _chosen(cassette, by_key(_tasks(cassette), name))
+    inputs = {spec.name for member in cassette.members.values() for spec in member.signature.inputs}
+    return _chosen(cassette, by_key(_tasks(cassette), name, inputs))
 
 
 def _chosen(cassette: Cassette, choice: Choice) -> Route:
@@ -125,10 +127,10 @@ def _tasks(cassette: Cassette) -> dict[str, str]:
 # -- by key ----------------------------------------------------------------------------------------------------------
 
 
-def by_key(tasks: Mapping[str, str], key: str) -> Choice:
+def by_key(tasks: Mapping[str, str], key: str, others: Iterable[str] = ()) -> Choice:
     """The member of that key, or the only one of that task, or the only one whose last part it is.
 
-    `tasks` gives the task of each member. Raises `Ambiguous` that lists the candidates, `NotFound` for a name of nothing.
+    `tasks` gives the task of each member, `others` what else could have been meant. Raises `Ambiguous` that lists the candidates, `NotFound` for a name of nothing.
     """
     if key in tasks:
         return Choice(key, "key")
@@ -141,7 +143,7 @@ def by_key(tasks: Mapping[str, str], key: str) -> Choice:
     shown = printable(key, 60)
     if found:
         raise Ambiguous(f"'{shown}' means {', '.join(found)}", expected="the key of one member")
-    raise NotFound(f"no member '{shown}'", hint=nearest(key, [*tasks, *dict.fromkeys(tasks.values())]))
+    raise NotFound(f"no member '{shown}'", hint=nearest(key, [*tasks, *tasks.values(), *others]))
 
 
 # -- by signature ----------------------------------------------------------------------------------------------------
@@ -199,6 +201,8 @@ def shapes(inputs: Sequence[object], named: Mapping[str, object]) -> str:
 def _shape(value: object) -> str:
     if not isinstance(value, Tensor):
         return f"of type {type(value).__name__}"
+    if not contract.is_plain(value):
+        return f"that is {contract.kind(value)}"
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
@@ -249,18 +253,12 @@ def _has_value(a: TensorSpec, b: TensorSpec, precision: str) -> bool:
 
 
 def _values_meet(a: Domain, b: Domain, dtype: str) -> bool:
-    """Whether a number of this dtype is in both domains; booleans are not compared with a domain at all."""
+    """Whether a number of this dtype is in both domains, each as the dtype holds it."""
     a, b = _unranged(a), _unranged(b)
-    if dtype == "bool" or "values" not in (a.kind, b.kind):
-        return True
-    listed, other = (a, b) if a.kind == "values" else (b, a)
-    return any(other.contains(value) and _holds(dtype, value) for value in listed.values)
-
-
-def _holds(dtype: str, value: float) -> bool:
-    if dtype == "uint8":
-        return value.is_integer() and 0 <= value <= 255
-    return dtype != "int64" or value.is_integer()
+    kind = getattr(torch, dtype)
+    if a.kind == b.kind == "values":
+        return bool(torch.isin(contract.held(a, kind), contract.held(b, kind)).any())
+    return all(domain.kind != "values" or len(contract.held(domain, kind)) > 0 for domain in (a, b))
 
 
 Pairs = list[tuple[tuple[int, Axis], tuple[int, Axis]]]

@@ -129,7 +129,8 @@ def test_a_file_may_bring_its_context(cli: Cli, gated: Path, windows: Windows, w
     value: Any = {"states": windows.tolist(), "omega": omega.tolist()} if kind == "json" else windows
     path = write(kind, value, omega=omega)
     given = cli("run", gated, "--input", write("npy", windows), "--context", "omega=1.25", "--json").json
-    assert cli("run", gated, "--input", path, "--json").json["outputs"] == given["outputs"]
+    found = cli("run", gated, "--input", path, "--json").json["outputs"]
+    assert np.allclose(found, given["outputs"], rtol=0, atol=1e-6)  # one number for all is fused in fewer roundings
 
 
 @pytest.mark.parametrize("kind", ["npz", "json", "safetensors"])

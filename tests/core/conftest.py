@@ -16,12 +16,16 @@ import grokkit_core as gk
 from grokkit_core import packing, saving
 from grokkit_core.cassette import Cassette, draft
 from grokkit_core.certify.sampled import SAMPLES
+from grokkit_core.manifest import COMPOSITE
 from grokkit_core.plugins import Plugin, PluginHost, host
 from grokkit_core.specs import Component, settle
 from grokkit_core.streams import stream
+from grokkit_core.task import Batch
 from grokkit_core.tensors import Signature
 
 sys.path.append(str(Path(__file__).resolve().parent))
+
+Made = Mapping[str, Cassette]
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +57,36 @@ def states() -> Tensor:
     batch = host().task("cyclotron").sample(7, generator=stream(0, "tests"), omega=1.2)
     assert isinstance(batch.inputs, Tensor)
     return batch.inputs.float()
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Made:
+    """The shipped cassettes of one task each, by name."""
+    entries = [entry for entry in gk.list() if entry.root.kind == "plugin"]
+    found = [gk.load(entry) for entry in entries if entry.manifest and entry.manifest.task.id != COMPOSITE]
+    return {cassette.manifest.name: cassette for cassette in found}
+
+
+@pytest.fixture(scope="session")
+def sampled_of(shipped: Made) -> Mapping[str, Batch]:
+    """256 samples of the task of each shipped cassette, in its dtype."""
+    import composites
+
+    return {name: composites.samples(cassette) for name, cassette in shipped.items()}
+
+
+@pytest.fixture(scope="session")
+def fused_all(shipped: Made) -> Made:
+    """All shipped cassettes of one task in a `router` and in a `superposition`."""
+    import composites
+
+    return {fusion: composites.assemble(fusion, shipped.values()) for fusion in composites.FUSIONS}
+
+
+@pytest.fixture(scope="session")
+def atlas(fused_all: Made) -> Cassette:
+    """All shipped cassettes in a superposition, in memory."""
+    return fused_all["superposition"]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-12, torch.complex64: 1e-6, to
 """Largest difference relative to max(1, |f|)."""
 
 SHIPPED = [entry.name for entry in Workspace.open().library.entries() if entry.root.kind == "plugin"]
-COMPOSED = {"grokkit_core/embedded", "grokkit_core/ensemble"}
+COMPOSED = {"grokkit_core/embedded", "grokkit_core/ensemble", "grokkit_core/router", "grokkit_core/superposition"}
 """Architectures that only hold networks of others."""
 
 OFFERED = {

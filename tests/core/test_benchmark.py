@@ -609,7 +609,7 @@ def test_probing_a_cassette_whose_plugin_is_missing_is_an_attribute_error(one: C
         orphan.architecture  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["_repr_html_", "__array__", "__deepcopy__", "_scaled"])
+@pytest.mark.parametrize("name", ["_repr_svg_", "__array__", "__deepcopy__", "_scaled"])
 def test_private_names_are_never_verbs(
     made: Callable[..., Cassette], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
