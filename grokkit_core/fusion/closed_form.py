@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from grokkit_core.dtypes import cast, real_view
 from grokkit_core.errors import BadWeights, Incompatible, UsageError
-from grokkit_core.fusion.gate import Calibration, Gate, GateState, Numbers, is_plain, single
-from grokkit_core.fusion.gates import Predictions, mix_shared, mix_two
+from grokkit_core.fusion.gate import Calibration, Gate, GateState, Latest, Numbers, is_plain, single
+from grokkit_core.fusion.gates import Predictions, mix_shared, mix_two, mix_two_per_output
 from grokkit_core.fusion.optimum import Combine, best_weights
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Place, Predictor, Task
@@ -121,6 +121,7 @@ class Knots(nn.Module):
         super().__init__()
         self.variable, self.knots = variable, tuple(knots)
         self._numbers, self._tables = Numbers(Tensor.tolist), Numbers(self._table)
+        self._latest, self._pairs = Latest[tuple[float, float]](), Latest[tuple[Tensor, Tensor]]()
         self.weights: Tensor
         self.register_buffer("weights", torch.empty(len(knots), members, *outputs, dtype=torch.float64))
 
@@ -149,14 +150,30 @@ class Knots(nn.Module):
         value = single(context[self.variable])
         if value is None or not is_plain(self.weights):
             return None
-        if self.weights.shape[1:] != (2,):
+        if self.weights.shape[1] != 2:
             return mix_shared(torch.from_numpy(self._interpolated(np.array([value]))[0]), predictions)
+        if self.weights.ndim > 2:
+            if self.weights.shape[2:] != predictions[0].shape[1:]:
+                return None  # the weights of every sample are refused with the reason
+            kind = predictions[0].dtype
+            pair = self._pairs.of((value, kind), (self.weights,), lambda: self._pair(value, kind))
+            return mix_two_per_output(pair, predictions)
+        own, other = self._latest.of(value, (self.weights,), lambda: self._between(value))
+        return mix_two(own, other, predictions)
+
+    def _pair(self, value: float, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The weights "out" of two members."""
+        own, other = torch.from_numpy(self._interpolated(np.array([value]))[0]).to(kind)
+        return own, other
+
+    def _between(self, value: float) -> tuple[float, float]:
+        """The weights of two members in Python's own numbers."""
         knots, last, weights = self.knots, len(self.knots) - 1, self._numbers.of(self.weights)
         right = min(max(bisect.bisect_left(knots, value), min(1, last)), last)
         left = max(right - 1, 0)
         share = min(max((value - knots[left]) / (knots[right] - knots[left]), 0.0), 1.0) if last else 0.0
         (own, other), (next_own, next_other) = weights[left], weights[right]
-        return mix_two(own + share * (next_own - own), other + share * (next_other - other), predictions)
+        return own + share * (next_own - own), other + share * (next_other - other)
 
     def _interpolated(self, values: Any) -> Any:
         """The same by numpy, "batch member *out" for an array "batch": for few samples torch's calls cost more."""

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from grokkit_core import packing
+from grokkit_core import packing, strictjson
 from grokkit_core.architecture import Architecture
 from grokkit_core.building import build_module
 from grokkit_core.cassette import Cassette, draft, now, software, stated_otherwise
 from grokkit_core.dtypes import is_inexact
-from grokkit_core.errors import BadWeights, Incompatible, NotFound, PluginError, UsageError
+from grokkit_core.errors import BadWeights, Incompatible, NotFound, PluginError, TooLarge, UsageError
 from grokkit_core.fusion.fusion import Fusion, FusionPlan, labels
 from grokkit_core.fusion.gate import Calibration, Gate
 from grokkit_core.fusion.inherited import inherited
 from grokkit_core.fusion.nesting import ENSEMBLE, MAX_NESTING, expanded, nesting
 from grokkit_core.fusion.parts import MAX_MEMBERS, Part, parse_parts
 from grokkit_core.fusion.routing import Collision, collisions
-from grokkit_core.manifest import COMPOSITE, Curve, Manifest, Provenance
+from grokkit_core.manifest import COMPOSITE, MAX_BYTES, Curve, Manifest, Provenance
 from grokkit_core.records import to_json
 from grokkit_core.specs import ArchitectureSpec
 from grokkit_core.tensors import Signature
@@ -33,6 +33,7 @@ from grokkit_core.text import printable
 if TYPE_CHECKING:
     from grokkit_core.benchmark import Row
 
+FEWER = "each member brings its certificate and signature: compose fewer"
 NO_SIGNATURE = Signature((), ())
 
 
@@ -287,7 +288,22 @@ class CompositeFusion(Fusion):
             components=components,
             requires=[name for member in members for name in member.manifest.requires.plugins],
         )
-        return made.with_certificate(inherited({part.key: part.certificate for part in parts}))
+        made = made.with_certificate(inherited({part.key: part.certificate for part in parts}))
+        _check_size(made.manifest, len(parts))
+        return made
+
+
+def _check_size(manifest: Manifest, members: int) -> None:
+    """Raise `Incompatible` where the members' certificates and signatures are more than a manifest may hold."""
+    data = manifest.to_bytes()
+    try:
+        strictjson.parse(data)
+    except TooLarge as error:
+        raise Incompatible(f"{members} members make a manifest that cannot be read: {error}", hint=FEWER) from None
+    if len(data) > MAX_BYTES:
+        raise Incompatible(
+            f"{members} members make a manifest of {len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", hint=FEWER
+        )
 
 
 def _summary(fusion: str, parts: Sequence[Part]) -> str:
@@ -326,4 +342,5 @@ def _notes(count: int, found: Sequence[Collision]) -> tuple[str, ...]:
         groups = [group for group in groups if group not in touched]
         groups.append({pair.first, pair.second}.union(*touched))
     told = "; ".join(", ".join(sorted(group)) for group in groups)
-    return (f"{len(found)} pairs take some inputs in common and need a key there, among: {told}",)
+    pairs = "1 pair takes" if len(found) == 1 else f"{len(found)} pairs take"
+    return (f"{pairs} some inputs in common and need a key there, among: {told}",)

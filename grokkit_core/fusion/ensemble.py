@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from grokkit_core import packing
 from grokkit_core.architecture import Architecture
-from grokkit_core.building import build_module
+from grokkit_core.building import aligned, build_module
 from grokkit_core.cassette import Cassette, draft, now, software
 from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
 from grokkit_core.fusion.batched import Batched, batched, rows
@@ -201,7 +201,7 @@ class Stack(nn.Module):
         return self._built
 
     def _network(self, state: Mapping[str, Tensor], index: int) -> nn.Module:
-        own = {name: part_of(self._entry, name, tensor, index) for name, tensor in state.items()}
+        own = {name: aligned(part_of(self._entry, name, tensor, index)) for name, tensor in state.items()}
         return build_module(self._architecture, self._entry.config, own)
 
     def _batched(self) -> Batched | None:

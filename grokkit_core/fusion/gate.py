@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -115,6 +116,25 @@ class Numbers(Generic[Made]):
         if self._kept is None or self._kept[0] is not tensor or self._kept[1] != version or version < 0:
             self._kept = tensor, version, self._make(tensor)
         return self._kept[2]
+
+
+class Latest(Generic[Made]):
+    """What was last made for one value of a context variable and frozen tensors: a rollout asks for it at every step."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Hashable, tuple[Tensor, ...], tuple[int, ...], Made] | None = None
+
+    def of(self, value: Hashable, tensors: tuple[Tensor, ...], make: Callable[[], Made]) -> Made:
+        """The kept one where value and tensors are the same and none was changed in place, else what `make` gives."""
+        if any(tensor.is_inference() for tensor in tensors):
+            return make()
+        kept, versions = self._kept, tuple(tensor._version for tensor in tensors)
+        same = kept is not None and kept[0] == value and kept[2] == versions
+        if kept is not None and same and all(map(operator.is_, kept[1], tensors)):
+            return kept[3]
+        made = make()
+        self._kept = value, tensors, versions, made
+        return made
 
 
 class Gate(ABC):

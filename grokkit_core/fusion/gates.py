@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from grokkit_core.dtypes import real_dtype
 from grokkit_core.errors import Incompatible
-from grokkit_core.fusion.gate import Calibration, Gate, GateState, Numbers, is_plain, single
+from grokkit_core.fusion.gate import Calibration, Gate, GateState, Latest, Numbers, is_plain, single
 from grokkit_core.specs import Field, settle
 from grokkit_core.task import Predictor
 
@@ -64,7 +64,7 @@ class SpectralModule(nn.Module):
         super().__init__()
         self.variable, self.members = variable, members
         self._slopes, self._shifts, self._heads = Numbers(_listed), Numbers(_listed), Numbers(_listed)
-        self._offset = Numbers(Tensor.item)
+        self._offset, self._latest = Numbers(Tensor.item), Latest[float]()
         with torch.random.fork_rng(devices=[]):
             self.hidden = nn.Linear(1, width)
             self.output = nn.Linear(width, 1 if members == 2 else members)
@@ -94,6 +94,12 @@ class SpectralModule(nn.Module):
             return None
         if self.members > 2:
             return mix_shared(self.weights(context[self.variable][:1])[:, 0], predictions)
+        tensors = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
+        first = self._latest.of(value, tensors, lambda: self._first(value))
+        return mix_two(first, 1 - first, predictions)
+
+    def _first(self, value: float) -> float:
+        """The first of two weights, in Python's own numbers."""
         logit = self._offset.of(self.output.bias)
         for slope, shift, head in zip(
             self._slopes.of(self.hidden.weight),
@@ -102,8 +108,7 @@ class SpectralModule(nn.Module):
             strict=True,
         ):
             logit += head * math.tanh(slope * value + shift)
-        first = 1 / (1 + math.exp(-logit)) if logit > 0 else 1 - 1 / (1 + math.exp(logit))
-        return mix_two(first, 1 - first, predictions)
+        return 1 / (1 + math.exp(-logit)) if logit > 0 else 1 - 1 / (1 + math.exp(logit))
 
 
 class Spectral(Gate):
@@ -177,6 +182,12 @@ def mix_two(own: float, other: float, predictions: Predictions) -> Tensor:
     """The weighted sum of two members, whose weights are numbers."""
     first, second = predictions
     return torch.add(first * own, second, alpha=other)
+
+
+def mix_two_per_output(weights: tuple[Tensor, Tensor], predictions: Predictions) -> Tensor:
+    """The weighted sum of two members whose weights "out" are the same for all samples."""
+    first, second = predictions
+    return torch.addcmul(first * weights[0], second, weights[1])
 
 
 def _listed(tensor: Tensor) -> list[float]:

@@ -108,11 +108,16 @@ def test_too_many_members_are_refused_in_the_plan(fusion: str, shipped: Made) ->
         gk.plan(*[shipped["pendulum"]] * 257, fusion=fusion)
 
 
-def test_what_could_not_be_read_again_is_not_saved(shipped: Made, library: Path) -> None:
-    made = assemble("superposition", [*shipped.values()] * 2)
-    assert len(made.manifest.to_bytes()) > 256 * 1024
+def test_members_whose_certificates_fill_a_manifest_are_refused_before_anything_is_written(shipped: Made) -> None:
+    with pytest.raises(Incompatible, match=r"30 members make a manifest.*compose fewer"):
+        assemble("superposition", [*shipped.values()] * 2)
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_saved(shipped: Made, library: Path) -> None:
+    kepler = shipped["kepler"]
+    told = kepler.with_extra({f"note {index}": "x" * 4_000 for index in range(70)})
     with pytest.raises(TooLarge, match="262144"):
-        made.save(library)
+        told.save(library)
     assert not any(path.is_file() for path in library.rglob("*"))
 
 
