@@ -31,6 +31,10 @@ GATES: Mapping[str, Mapping[str, Any]] = {
     "interference-per-output": {},
     "sequence": {"steps": 20},
 }
+CALL, NETWORK = "call", "network"
+FORMS = (CALL, NETWORK)
+"""A cassette as it is called, its inputs checked, or its network alone."""
+
 MIXED = ("cyclotron-1node", "cyclotron-8node")
 PAIRS = ("cyclotron-1node", "cyclotron-8node", "cyclotron", "parity-3of64", "parity-3of64-grokked", "pendulum-mlp")
 
@@ -58,23 +62,27 @@ def cases() -> Iterator[Case]:
     for gate, options in GATES.items():
         whole = fused(mixed, gate, options, SEED)
         for batch, calls in CALLS.items():
-            yield _case(f"{' + '.join(MIXED)}, {gate}, batch {batch}", mixed, whole, batch, calls, FUSED)
+            for form in FORMS:
+                label = f"{' + '.join(MIXED)}, {gate}, batch {batch}, {form}"
+                yield _case(label, mixed, whole, batch, calls, FUSED, form)
     for name in PAIRS:
         pair = members(name, 2, SEED)
         whole = fused(pair, "uniform", {}, SEED)
         for batch, calls in CALLS.items():
-            yield _case(f"2 x {name}, batch {batch}", pair, whole, batch, calls, PAIR[batch])
+            for form in FORMS:
+                yield _case(f"2 x {name}, batch {batch}, {form}", pair, whole, batch, calls, PAIR[batch], form)
 
 
-def _case(label: str, parts: list[Cassette], whole: Cassette, batch: int, calls: int, bound: Bound) -> Case:
-    from ensemble_sides import forwards, mean_apart
+def _case(label: str, parts: list[Cassette], whole: Cassette, batch: int, calls: int, bound: Bound, form: str) -> Case:
+    import ensemble_sides
 
-    together, one_by_one = forwards(parts, whole, batch, SEED)
+    sides = ensemble_sides.calls if form == CALL else ensemble_sides.forwards
+    together, one_by_one = sides(parts, whole, batch, SEED)
     uniform = whole.manifest.architecture.config["gate"]["id"] == "uniform"
 
     def check() -> str:
         if uniform:
-            return mean_apart(together, one_by_one, ROUNDING)
+            return ensemble_sides.mean_apart(together, one_by_one, ROUNDING)
         assert together().shape == one_by_one()[0].shape
         return "outputs have the members' shape; `tests/core/test_batched.py` compares every gate with its weights"
 
@@ -84,9 +92,10 @@ def _case(label: str, parts: list[Cassette], whole: Cassette, batch: int, calls:
 
 
 NAME = "fused-forward"
-HEAD = f"""Forward pass of the fused network (members, gate, weighted sum; `cassette.module`) against the forward passes of its
-members' own networks one after the other, in inference mode, with a context that is one number for all samples. Members of
-one architecture run as one batched computation up to 512 rows, and one after the other beyond.
+HEAD = f"""A fusion (members, gate, weighted sum) against its members one after the other, with a context that is one number for
+all samples: *call* is the cassette as it is called, its inputs checked, beside its members called so; *network* the forward
+pass of the fused network beside the forward passes of the members' own, in inference mode. Members of one architecture run
+as one batched computation up to 512 rows, and one after the other beyond.
 
 Seed {SEED}; shipped cassettes, pairs of one architecture with perturbed weights; {RUNS} runs of each side.
 

@@ -81,6 +81,19 @@ def forwards(parts: Sequence[Cassette], whole: Cassette, batch: int, seed: int) 
     return together, one_by_one
 
 
+def calls(parts: Sequence[Cassette], whole: Cassette, batch: int, seed: int) -> tuple[Callable[[], Any], ...]:
+    """A call of the fused cassette, and calls of its members one after the other, as a user makes them: inputs are checked."""
+    (given, *_), context = inputs(parts[0], batch, seed)
+
+    def together() -> Tensor:
+        return whole.predict(given, context)
+
+    def one_by_one() -> list[Tensor]:
+        return [part.predict(given, context) for part in parts]
+
+    return together, one_by_one
+
+
 def mean_apart(together: Callable[[], Tensor], one_by_one: Callable[[], list[Tensor]], bound: float) -> str:
     """Raise unless the fused prediction is the mean of the members'; says how far they are apart."""
     import torch
