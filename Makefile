@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CODE := grokkit_core cli/grokkit_cli cassettes/grokkit_cassettes $(wildcard plugins/grokkit_*)
 
-.PHONY: demo test check accept bench clean
+.PHONY: demo test check accept bench docs clean
 
 demo: $(VENV)/demo.stamp  ## list the shipped cassettes, fuse two of them, show the table
 	$(BIN)/grokkit list
@@ -25,6 +25,9 @@ accept: $(VENV)/test.stamp  ## the full protocols; writes docs/acceptance.md
 bench: $(VENV)/test.stamp  ## writes docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/bench.py --write docs/benchmarks.md
 
+docs: $(VENV)/docs.stamp  ## the site, in build/site; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -37,4 +40,8 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[test]'
+	touch $@ $(VENV)/demo.stamp
+
+$(VENV)/docs.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[docs]'
 	touch $@ $(VENV)/demo.stamp
