@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 600
 """Wall seconds for the whole tutorial, the installation included, on two cores."""
 
-Step = tuple[str, list[str], list[str] | None]
+FEWEST = 15
+"""Commands of the tutorial, at least: from writing the package to composing with it."""
+
+Step = tuple[str, list[str], list[str]]
 
 pytestmark = pytest.mark.install
 
@@ -24,15 +27,13 @@ def transcripts(pages: ModuleType) -> list[Any]:
     return [block for block in pages.blocks(pages.TUTORIAL) if block.language == "console"]
 
 
-def check(steps: Iterable[Step], pages: ModuleType, workshop: ModuleType) -> list[str]:
-    """Compare every step but for times; returns the commands that were left out."""
-    left_out = []
+def check(steps: Iterable[Step], pages: ModuleType, workshop: ModuleType) -> int:
+    """Compare every step but for times; how many there were."""
+    count = 0
     for command, expected, printed in steps:
-        if printed is None:
-            left_out.append(command)
-        else:
-            pages.check_same(command, *map(workshop.without_times, (expected, printed)))
-    return left_out
+        pages.check_same(command, *map(workshop.without_times, (expected, printed)))
+        count += 1
+    return count
 
 
 def test_every_command_of_the_tutorial_prints_what_it_says(
@@ -40,16 +41,13 @@ def test_every_command_of_the_tutorial_prints_what_it_says(
 ) -> None:
     place = workshop.Workshop(tmp_path)
     place.borrow_packages(ROOT)
-    left_out = check(place.follow(transcripts(pages)), pages, workshop)
-    assert len(left_out) <= 1
-    if left_out:
-        pytest.skip(f"all but `{left_out[0]}`, which needs {workshop.KIT}")
+    assert check(place.follow(transcripts(pages)), pages, workshop) >= FEWEST
 
 
 def test_a_step_that_fails_is_noticed(pages: ModuleType, workshop: ModuleType) -> None:
     trained = ["m-adam@1     0   1025           -      0.3  float32  exact"]
     slower = ["m-adam@1     0   1025           -      4.1  float32  exact"]
-    assert check([("train", trained, slower)], pages, workshop) == []
+    assert check([("train", trained, slower)], pages, workshop) == 1
     for wrong in ("exact", "failed"), ("1025", "1200"), ("m-adam@1", "m-adam@2"):
         with pytest.raises(AssertionError, match="page says"):
             check([("train", trained, [trained[0].replace(*wrong)])], pages, workshop)
@@ -71,13 +69,13 @@ def test_the_tutorial_takes_less_than_ten_minutes_in_a_fresh_environment(
     assert "pip install" in installation.text
     place.install(installation.text, ROOT)
     installed = time.monotonic()
-    left_out = check(place.follow(transcripts(pages)), pages, workshop)
+    count = check(place.follow(transcripts(pages)), pages, workshop)
     seconds = time.monotonic() - started
     figure(
         "tutorial, word by word in a fresh environment: wall time, installation in it",
         f"{seconds:.0f} s, {installed - started:.0f} s",
         f"< {WITHIN_S} s",
     )
-    figure("tutorial: commands that did not exit 0; left out", f"0; {len(left_out)}", "0; 0")
+    figure("tutorial: commands run; that did not exit 0", f"{count}; 0", f">= {FEWEST}; 0")
     assert seconds < WITHIN_S
-    assert left_out == []
+    assert count >= FEWEST

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -18,9 +17,6 @@ PRINTED_HOME = "/home/you"
 
 TIMES = re.compile(r"(?<=^built in) +[\d.]+ m?s|(?<= passed in) [\d.]+s|(?<=-) +[\d.]+(?=  float)")
 """The times that the tutorial's commands print: of growing, of pytest, and the seconds of a table of trainings."""
-
-KIT = "grokkit_core.testing"
-"""The public conformance kit; a step that runs a plugin's own tests needs it."""
 
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
 """What a checkout does not have."""
@@ -57,7 +53,7 @@ class Workshop:
         subprocess.run([sys.executable, "-m", "venv", self.environment], check=True, timeout=300)
         self.environ |= QUIET
         paths = sysconfig.get_paths(vars={"base": str(self.environment), "platbase": str(self.environment)})
-        outer = {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}
+        outer = {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
         (Path(paths["purelib"]) / "0-outer.pth").write_text("".join(f"{path}\n" for path in sorted(outer)))
         self.run(f"python -m pip install -q -e '{project}'")
 
@@ -76,16 +72,11 @@ class Workshop:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return [line.rstrip() for line in done.stdout.rstrip().replace(str(self.folder), PRINTED_HOME).splitlines()]
 
-    def follow(self, transcripts: Iterable[Any]) -> Iterator[tuple[str, list[str], list[str] | None]]:
-        """Each command of the blocks in order, with what the page says and what it prints; None for one left out."""
+    def follow(self, transcripts: Iterable[Any]) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Each command of the blocks in order, with what the page says and what it prints."""
         for block in transcripts:
             for command, expected in block.commands():
-                yield command, expected, None if is_left_out(command) else self.run(command)
-
-
-def is_left_out(command: str) -> bool:
-    """Whether a command needs the conformance kit and this version has none."""
-    return "pytest" in command and importlib.util.find_spec(KIT) is None
+                yield command, expected, self.run(command)
 
 
 def without_times(lines: list[str]) -> list[str]:
