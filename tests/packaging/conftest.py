@@ -35,11 +35,11 @@ def workshop() -> ModuleType:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `transcript`, `example`, `quotation` or `typed` runs once for each such block."""
+    """A test that takes `transcript`, `snippet`, `quotation` or `typed` runs once for each such block."""
     pages = _load("pages")
     kinds = {
         "transcript": pages.of("console"),
-        "example": pages.of("python"),
+        "snippet": pages.of("python"),
         "quotation": [block for block in pages.BLOCKS if "source=" in block.language],
         "typed": pages.of(""),
     }

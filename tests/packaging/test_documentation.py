@@ -62,9 +62,9 @@ def test_a_changed_card_fails_the_test_of_its_page(pages: ModuleType) -> None:
         pages.check_same("grokkit show kepler", wrong, lines)
 
 
-def test_python_blocks_run(example: Any) -> None:
+def test_python_blocks_run(snippet: Any) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example.text], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", snippet.text], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

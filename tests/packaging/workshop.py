@@ -49,13 +49,13 @@ class Workshop:
         self.run(script)
 
     def borrow_packages(self, project: Path) -> None:
-        """See the packages of this Python, and have the project installed from its folder: nothing is fetched."""
+        """See the packages of this Python, and have the project built and installed: nothing is fetched."""
         subprocess.run([sys.executable, "-m", "venv", self.environment], check=True, timeout=300)
         self.environ |= QUIET
         paths = sysconfig.get_paths(vars={"base": str(self.environment), "platbase": str(self.environment)})
         outer = {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
         (Path(paths["purelib"]) / "0-outer.pth").write_text("".join(f"{path}\n" for path in sorted(outer)))
-        self.run(f"python -m pip install -q -e '{project}'")
+        self.run(f"python -m pip install -q '{project}'")
 
     def run(self, command: str) -> list[str]:
         """What a command prints on stdout; it must succeed."""
