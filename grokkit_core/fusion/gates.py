@@ -179,15 +179,16 @@ def mix_shared(weights: Tensor, predictions: Predictions) -> Tensor:
 
 
 def mix_two(own: float, other: float, predictions: Predictions) -> Tensor:
-    """The weighted sum of two members, whose weights are numbers."""
+    """The weighted sum of two members, whose weights are numbers that sum to one."""
     first, second = predictions
-    return torch.add(first * own, second, alpha=other)
+    return torch.add(first * own, second, alpha=other) if first.is_complex() else torch.lerp(second, first, own)
 
 
 def mix_two_per_output(weights: tuple[Tensor, Tensor], predictions: Predictions) -> Tensor:
-    """The weighted sum of two members whose weights "out" are the same for all samples."""
+    """The weighted sum of two members whose weights "out", which sum to one, are the same for all samples."""
     first, second = predictions
-    return torch.addcmul(first * weights[0], second, weights[1])
+    own, other = weights
+    return torch.addcmul(first * own, second, other) if first.is_complex() else torch.lerp(second, first, own)
 
 
 def _listed(tensor: Tensor) -> list[float]:

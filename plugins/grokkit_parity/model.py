@@ -14,6 +14,9 @@ from grokkit_core.fusion.perceptrons import Perceptrons
 from grokkit_core.tensors import Signature, TensorSpec
 from grokkit_parity.plugin import BITS, LOGITS
 
+HALVES = torch.tensor([0.5, -0.5])
+"""What a signed readout is multiplied with: exact in every precision."""
+
 
 class ParityMlpArchitecture(Architecture):
     """`grokkit_parity/mlp`: config `n`, `hidden`, `depth`, `readout`, `live`."""
@@ -116,4 +119,4 @@ def _signs(bits: Tensor, live: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 def _logits(out: Tensor) -> Tensor:
     """Two logits as they are; one signed number f, positive for even, as (f/2, -f/2), whose difference is f exactly."""
-    return out if out.shape[-1] == 2 else torch.cat((out / 2, -out / 2), -1)
+    return out if out.shape[-1] == 2 else out * HALVES.to(out.device)
