@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -185,10 +186,12 @@ def _check_domain(what: str, tensor: Tensor, domain: Domain, unit: str) -> None:
             )
 
 
+@functools.lru_cache(maxsize=256)
 def held(domain: Domain, dtype: torch.dtype) -> Tensor:
     """The numbers of a finite set as a dtype holds them: rounded in a floating one, whole ones alone in any other.
 
-    Those of a complex dtype are real, of its precision; those of booleans are 0 and 1, as uint8.
+    Those of a complex dtype are real, of its precision; those of booleans are 0 and 1, as uint8. Not to be changed: it is
+    kept for the next call.
     """
     values = torch.tensor(domain.values, dtype=torch.float64)
     if dtype.is_floating_point or dtype.is_complex:

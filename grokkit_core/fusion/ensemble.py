@@ -109,9 +109,7 @@ class EnsembleArchitecture(Architecture):
     ) -> None:
         """What any member refuses is refused."""
         assert isinstance(module, Ensemble)
-        for name in module.stacks:
-            stack = module.get_submodule(name)
-            assert isinstance(stack, Stack)
+        for stack in module.in_order():
             stack._check_inputs(inputs, context, force=force)
 
     def exportable(self, module: nn.Module) -> nn.Module:
@@ -265,7 +263,7 @@ class Ensemble(nn.Module):
 
     def prepare(self) -> None:
         """Build every member's network, which is otherwise done when it is first needed: a tracer must find them built."""
-        for stack in self._in_order():
+        for stack in self.in_order():
             stack._prepare()
 
     def parts(self, *inputs: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -288,14 +286,15 @@ class Ensemble(nn.Module):
     def _found(self, inputs: Sequence[Tensor], context: Mapping[str, Tensor]) -> Tensor | list[Tensor]:
         """The predictions of all members, "member batch *out", or one by one where each has a stack of its own."""
         if self._single is None:
-            stacks = self._in_order()
+            stacks = self.in_order()
             self._single = [pair for stack in stacks for pair in stack._alone()] if len(stacks) > 1 else []
         if len(self._single) == len(self.stacks):
             return [call(*inputs, context=context) if reads else call(*inputs) for call, reads in self._single]
-        blocks = [stack.forward(inputs, context) for stack in self._in_order()]
+        blocks = [stack.forward(inputs, context) for stack in self.in_order()]
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
-    def _in_order(self) -> list[Stack]:
+    def in_order(self) -> list[Stack]:
+        """The stacks in the order of the config."""
         return [self._modules[name] for name in self.stacks]  # type: ignore[misc]
 
 
