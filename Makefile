@@ -26,7 +26,7 @@ bench: $(VENV)/test.stamp  ## writes docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/bench.py --write docs/benchmarks.md
 
 docs: $(VENV)/docs.stamp  ## the site, in build/site; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
