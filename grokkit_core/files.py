@@ -207,7 +207,7 @@ def _from_csv(data: bytes, shown: str, name: str, spec: TensorSpec | None, dtype
     sizes = [axis for axis in spec.axes[1:] if isinstance(axis, int)]
     if len(sizes) != len(spec.axes) - 1:
         raise Incompatible(
-            f"input '{spec.name}' {spec.shape} has no fixed shape", hint="use .npy, .json or .safetensors"
+            f"input '{spec.name}' {spec.shape} has no fixed shape", hint="use .npy, .npz, .json or .safetensors"
         )
     width = math.prod(sizes)
     if rows and len(rows[0]) == width and not any(_numeric([cell]) for cell in rows[0]):

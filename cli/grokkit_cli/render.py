@@ -305,17 +305,23 @@ def prediction(made: Prediction) -> None:
         if part.outputs is not None and made.path is None:
             print(json.dumps({name: nested(part.outputs)}), flush=True)
         routed(part, f"{printable(name, 80)}: ")
+        _kept(part, f"{printable(name, 80)}: ")
     if made.parts:
         print(f"grokkit: {len(made.parts)} inputs in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
         notes(made.notes)
         return
     routed(made)
     print(f"grokkit: {list(made.shape)} {made.dtype} in {made.seconds:.3f} s{printable(where)}", file=sys.stderr)
-    for name, worst in (made.drift or {}).items():
-        print(f"grokkit: {printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
-    for name, value in (made.horizon or {}).items():
-        print(f"grokkit: {printable(name.replace('_', ' '))} {value:.3g}", file=sys.stderr)
+    _kept(made)
     notes(made.notes)
+
+
+def _kept(made: Prediction, what: str = "") -> None:
+    """What the invariants of a rollout drifted by, and how long it can hold."""
+    for name, worst in (made.drift or {}).items():
+        print(f"grokkit: {what}{printable(name)} drifted by at most {worst:.3g} (relative)", file=sys.stderr)
+    for name, value in (made.horizon or {}).items():
+        print(f"grokkit: {what}{printable(name.replace('_', ' '))} {value:.3g}", file=sys.stderr)
 
 
 def routed(made: Prediction, what: str = "") -> None:

@@ -343,4 +343,4 @@ def _notes(count: int, found: Sequence[Collision]) -> tuple[str, ...]:
         groups.append({pair.first, pair.second}.union(*touched))
     told = "; ".join(", ".join(sorted(group)) for group in groups)
     pairs = "1 pair takes" if len(found) == 1 else f"{len(found)} pairs take"
-    return (f"{pairs} some inputs in common and need a key there, among: {told}",)
+    return (f"{pairs} some inputs in common, which need a key there, among: {told}",)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from grokkit_core import contract
-from grokkit_core.errors import Ambiguous, Incompatible, NoMatch, NotFound
+from grokkit_core.errors import Ambiguous, Incompatible, NoMatch, NotFound, UsageError
 from grokkit_core.tensors import LEADING, Axis, Domain, Signature, TensorSpec
 from grokkit_core.text import nearest, printable
 
@@ -73,6 +73,8 @@ Offer = Callable[["Cassette"], None]
 
 def route(cassette: Cassette, key: str | None, offer: Offer, what: Callable[[], str]) -> Route:
     """The member of a composition that answers a call, `what` in words; a cassette of one task answers itself."""
+    if key is not None and not isinstance(key, str):
+        raise UsageError(f"key {printable(repr(key), 60)}", expected="the name of a member or of its task")
     if key in cassette.routes:
         return cassette.routes[key]
     manifest = cassette.manifest
@@ -165,7 +167,9 @@ def by_signature(offers: Mapping[str, Callable[[], None]], who: str, what: str) 
         return Choice(fitting[0], "signature")
     if fitting:
         raise Ambiguous(
-            f"{what} fits {len(fitting)} members of {who}: {', '.join(fitting)}", expected="the key of one of them"
+            f"{what} fits {len(fitting)} members of {who}: {', '.join(fitting)}",
+            expected="the key of one of them",
+            hint=f"give it: --key {fitting[0]}",
         )
     raise NoMatch(
         f"no member of {who} takes {what}: {_listed(reasons)}", hint="a key chooses a member whatever the input"

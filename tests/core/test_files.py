@@ -242,7 +242,7 @@ def test_a_table_without_rows_has_no_samples(read: Read) -> None:
 
 
 def test_an_input_without_fixed_shape_needs_another_format(read: Read) -> None:
-    with pytest.raises(Incompatible, match=r"\[batch, n\] has no fixed shape; use .npy, .json or .safetensors"):
+    with pytest.raises(Incompatible, match=r"\[batch, n\] has no fixed shape; use .npy, .npz, .json or .safetensors"):
         read("a.csv", b"1,2\n", of("float32", "batch", "n"))
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grokkit_core.cassette import Cassette
-from grokkit_core.errors import Ambiguous, Incompatible, NoMatch, NotFound
+from grokkit_core.errors import Ambiguous, Incompatible, NoMatch, NotFound, UsageError
 from grokkit_core.fusion import routing
 from grokkit_core.fusion.isolation import same
 from grokkit_core.fusion.routing import collisions, takes
@@ -437,3 +437,9 @@ def test_a_signature_takes_exactly_what_its_manifest_admits(signature: Signature
             assert not admits(stated(signature), inputs)
         else:
             assert admits(stated(signature), inputs)
+
+
+@pytest.mark.parametrize("key", [3, ["pendulum"], b"pendulum"])
+def test_a_key_that_is_no_name_is_a_usage_error(key: object, atlas: Cassette) -> None:
+    with pytest.raises(UsageError, match="key"):
+        atlas(torch.zeros(1, 4), key=key)
