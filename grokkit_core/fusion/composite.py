@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from grokkit_core import packing, strictjson
 from grokkit_core.architecture import Architecture
 from grokkit_core.building import build_module
-from grokkit_core.cassette import Cassette, draft, now, software, stated_otherwise
+from grokkit_core.cassette import Cassette, draft, software, stated_otherwise
 from grokkit_core.dtypes import is_inexact
 from grokkit_core.errors import BadWeights, Incompatible, NotFound, PluginError, TooLarge, UsageError
-from grokkit_core.fusion.fusion import Fusion, FusionPlan, labels
+from grokkit_core.fusion.fusion import Fusion, FusionPlan, composed_from, labels
 from grokkit_core.fusion.gate import Calibration, Gate
 from grokkit_core.fusion.inherited import inherited
 from grokkit_core.fusion.nesting import ENSEMBLE, MAX_NESTING, expanded, nesting
 from grokkit_core.fusion.parts import MAX_MEMBERS, Part, parse_parts
 from grokkit_core.fusion.routing import Collision, collisions
-from grokkit_core.manifest import COMPOSITE, MAX_BYTES, Curve, Manifest, Provenance
+from grokkit_core.manifest import COMPOSITE, MAX_BYTES, Manifest
 from grokkit_core.records import to_json
 from grokkit_core.specs import ArchitectureSpec
 from grokkit_core.tensors import Signature
@@ -262,19 +262,7 @@ class CompositeFusion(Fusion):
         config = {"members": [to_json(part) for part in parts], **layout}
         components = (spec, *(p.spec for member in found.values() for p in (member.architecture, member.task)))
         task = plugins.task(COMPOSITE)
-        provenance = Provenance(
-            kind="composed",
-            recipe=None,
-            seed=seed,
-            steps=None,
-            grok_step=None,
-            curve=Curve((), ()),
-            operator=None,
-            gate=None,
-            parents=tuple(member.manifest.parent() for member in members),
-            software=software(plugins, task.spec, *components),
-            created=now(),
-        )
+        provenance = composed_from(members, seed, software(plugins, task.spec, *components))
         made = draft(
             name,
             task=task,

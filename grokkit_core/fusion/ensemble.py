@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from grokkit_core import packing
 from grokkit_core.architecture import Architecture
 from grokkit_core.building import aligned, build_module
-from grokkit_core.cassette import Cassette, draft, now, software
+from grokkit_core.cassette import Cassette, draft, software
 from grokkit_core.errors import BadManifest, BadWeights, Incompatible, UsageError
 from grokkit_core.fusion.batched import Batched, batched, rows
-from grokkit_core.fusion.fusion import Fusion, FusionPlan, gate_variable, labels, shared_signature
+from grokkit_core.fusion.fusion import Fusion, FusionPlan, composed_from, gate_variable, labels, shared_signature
 from grokkit_core.fusion.gate import Calibration, Gate, GateState
 from grokkit_core.fusion.gates import mix
 from grokkit_core.fusion.nesting import ENSEMBLE, MAX_NESTING, expanded, flat, nesting
-from grokkit_core.manifest import Curve, Digest, Manifest, Positive, Provenance
+from grokkit_core.manifest import Digest, Manifest, Positive
 from grokkit_core.records import at_least, at_most, from_json, to_json
 from grokkit_core.specs import ArchitectureSpec, Component, GateSpec, settle
 from grokkit_core.strictjson import canonical
@@ -354,19 +354,8 @@ class EnsembleFusion(Fusion):
         own_gate = {"id": gate.spec.id, "variable": plan.variable, "config": dict(state.config)}
         config = flat({"members": [to_json(entry) for entry in entries], "gate": own_gate})
         components: tuple[Component, ...] = (architecture, gate.spec, *(member.architecture.spec for member in members))
-        provenance = Provenance(
-            kind="composed",
-            recipe=None,
-            seed=seed,
-            steps=None,
-            grok_step=None,
-            curve=Curve((), ()),
-            operator=None,
-            gate=gate_record(gate, batches, plan.variable),
-            parents=tuple(member.manifest.parent() for member in members),
-            software=software(self.plugins, batches.task.spec, *components),
-            created=now(),
-        )
+        used = software(self.plugins, batches.task.spec, *components)
+        provenance = composed_from(members, seed, used, gate_record(gate, batches, plan.variable))
         return draft(
             name,
             task=batches.task,

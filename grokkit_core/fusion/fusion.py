@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from grokkit_core.cassette import Cassette, now
 from grokkit_core.errors import Incompatible, UsageError
 from grokkit_core.fusion.routing import Collision
-from grokkit_core.manifest import COMPOSITE, Manifest
+from grokkit_core.manifest import COMPOSITE, Curve, Manifest, Provenance, Software
 from grokkit_core.specs import FusionSpec, GateSpec
 from grokkit_core.tensors import Signature, common, differences
 from grokkit_core.text import printable
 
 if TYPE_CHECKING:
-    from grokkit_core.cassette import Cassette
     from grokkit_core.fusion.gate import Calibration, Gate
     from grokkit_core.plugins import PluginHost
 
@@ -84,6 +84,25 @@ class Fusion(ABC):
 
         `gate` and `batches` are given to gated fusions.
         """
+
+
+def composed_from(
+    members: Sequence[Cassette], seed: int, made_by: Software, gate: Mapping[str, Any] | None = None
+) -> Provenance:
+    """Where a composition came from: its members, now."""
+    return Provenance(
+        kind="composed",
+        recipe=None,
+        seed=seed,
+        steps=None,
+        grok_step=None,
+        curve=Curve((), ()),
+        operator=None,
+        gate=gate,
+        parents=tuple(member.manifest.parent() for member in members),
+        software=made_by,
+        created=now(),
+    )
 
 
 def labels(manifests: Sequence[Manifest]) -> tuple[str, ...]:
